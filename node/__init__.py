@@ -1,0 +1,1 @@
+"""The daemon: the only place with I/O, one folder for each responsibility."""

@@ -1,0 +1,70 @@
+"""Three kinds of wrong: `assert` is our bug, LocalError the caller's, RemoteError a peer's."""
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Stable codes: they are on the wire, in the API and in scripts, so they never change."""
+
+    # The bytes.
+    BAD_FRAME = "BAD_FRAME"
+    BAD_ENCODING = "BAD_ENCODING"
+    BAD_MESSAGE = "BAD_MESSAGE"
+    BAD_SIGNATURE = "BAD_SIGNATURE"
+    UNEXPECTED = "UNEXPECTED"
+    TOO_LARGE = "TOO_LARGE"
+    # Who and where.
+    WRONG_VERSION = "WRONG_VERSION"
+    WRONG_NETWORK = "WRONG_NETWORK"
+    WRONG_PROVIDER = "WRONG_PROVIDER"
+    WRONG_SIGNER = "WRONG_SIGNER"
+    REPLAYED = "REPLAYED"
+    EXPIRED = "EXPIRED"
+    QUOTA = "QUOTA"
+    # The job.
+    KIND_NOT_SERVED = "KIND_NOT_SERVED"
+    MODEL_NOT_SERVED = "MODEL_NOT_SERVED"
+    MODE_NOT_SERVED = "MODE_NOT_SERVED"
+    NO_PROVIDER = "NO_PROVIDER"
+    BUSY = "BUSY"
+    PAUSED = "PAUSED"
+    DRAINING = "DRAINING"
+    PROMPT_MISMATCH = "PROMPT_MISMATCH"
+    CONTEXT_EXCEEDED = "CONTEXT_EXCEEDED"
+    COST_EXCEEDED = "COST_EXCEEDED"
+    CONTRADICTION = "CONTRADICTION"
+    RECEIPT_DISPUTED = "RECEIPT_DISPUTED"
+    UNPAID = "UNPAID"
+    WORKER_FAILED = "WORKER_FAILED"
+    CANCELLED = "CANCELLED"
+    TIMEOUT = "TIMEOUT"
+    LOST = "LOST"
+    REFUSED = "REFUSED"  # A code that this version does not know.
+    # The owner's side.
+    BAD_REQUEST = "BAD_REQUEST"
+    BAD_CONFIG = "BAD_CONFIG"
+    BAD_KEY = "BAD_KEY"
+    NOT_FOUND = "NOT_FOUND"
+    NO_NETWORK = "NO_NETWORK"
+    IN_USE = "IN_USE"
+    UNAVAILABLE = "UNAVAILABLE"
+    DIGEST_MISMATCH = "DIGEST_MISMATCH"
+    BAD_MODEL = "BAD_MODEL"
+
+
+class AyniError(Exception):
+    """What was asked, what there is and what to do, in one sentence with a stable code."""
+
+    def __init__(self, code: Code, sentence: str, retry_ms: int = 0) -> None:
+        super().__init__(f"{code}: {sentence}")
+        self.code = code
+        self.sentence = sentence
+        self.retry_ms = retry_ms
+
+
+class LocalError(AyniError):
+    """The caller may not do this: a wrong argument, setting, file or moment."""
+
+
+class RemoteError(AyniError):
+    """A peer said or did what it may not, or refused; the blame is the peer's."""

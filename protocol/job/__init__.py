@@ -1,0 +1,1 @@
+"""One job on the wire: its terms, its two machines and its seed."""

@@ -1,0 +1,93 @@
+"""Rules on one message of a job, given those before it. Both sides use the same functions."""
+
+from collections.abc import Sequence
+
+from protocol.errors import Code, RemoteError
+from protocol.ids import NetworkId, NodeId
+from protocol.job.commitment import prompt_commitment, prompt_size, stop_digest
+from protocol.job.seed import USER, seed_commitment
+from protocol.job.terms import Order, Quote, Request
+from protocol.limits import PROTOCOL_VERSION
+
+KINDS_SERVED = ("chat", "completion")
+
+
+def check_request(request: Request, network: NetworkId, provider: NodeId) -> None:
+    """What can be said of a request from its own bytes.
+
+    Raises RemoteError WRONG_VERSION, WRONG_NETWORK, WRONG_PROVIDER or KIND_NOT_SERVED.
+    """
+    if request.version != PROTOCOL_VERSION:
+        raise RemoteError(
+            Code.WRONG_VERSION,
+            f"The request speaks version {request.version}; this node speaks {PROTOCOL_VERSION}.",
+        )
+    if request.network != network:
+        raise RemoteError(
+            Code.WRONG_NETWORK,
+            f"The request is for network {request.network.hex()[:16]}; this is "
+            f"{network.hex()[:16]}.",
+        )
+    if request.provider != provider:
+        raise RemoteError(Code.WRONG_PROVIDER, "The request is addressed to another node.")
+    if request.kind not in KINDS_SERVED:
+        raise RemoteError(
+            Code.KIND_NOT_SERVED,
+            f"A job of kind {request.kind!r} was asked for; served are {', '.join(KINDS_SERVED)}.",
+        )
+    if request.first_t or request.prefix_hash:
+        raise RemoteError(
+            Code.KIND_NOT_SERVED, "Going on with another node's answer is not served yet."
+        )
+
+
+def check_quote(quote: Quote, request: Request, price_in_max: int, price_out_max: int) -> None:
+    """Whether a requester takes a quote: asked-for mode, no dearer than the advert.
+
+    Raises RemoteError MODE_NOT_SERVED, COST_EXCEEDED or KIND_NOT_SERVED (a payment we know not).
+    """
+    if request.modes and quote.mode not in request.modes:
+        raise RemoteError(
+            Code.MODE_NOT_SERVED,
+            f"Mode {quote.mode} was quoted; asked for was {' or '.join(request.modes)}.",
+        )
+    if quote.price_in > price_in_max or quote.price_out > price_out_max:
+        raise RemoteError(
+            Code.COST_EXCEEDED,
+            f"The quote of {quote.price_in}/{quote.price_out} microcredits for a million tokens "
+            f"in/out is above the advertised {price_in_max}/{price_out_max}.",
+        )
+    if quote.payment != "none":
+        raise RemoteError(
+            Code.KIND_NOT_SERVED, f"Payment {quote.payment!r} was asked for; only 'none' is known."
+        )
+
+
+def check_order(order: Order, request: Request) -> None:
+    """Whether an order is the one its request promised. Raises RemoteError PROMPT_MISMATCH."""
+    wrong = _order_mismatches(order, request)
+    if wrong:
+        raise RemoteError(
+            Code.PROMPT_MISMATCH, f"The order does not keep its request: {', '.join(wrong)}."
+        )
+
+
+def _order_mismatches(order: Order, request: Request) -> Sequence[str]:
+    prompt, wrong = order.prompt, []
+    if prompt_size(prompt) != request.prompt_bytes:
+        wrong.append("another size of prompt")
+    if prompt_commitment(order.salt, prompt) != request.prompt_commitment:
+        wrong.append("another prompt")
+    if stop_digest(order.salt, order.stop) != request.stop_digest:
+        wrong.append("other stop strings")
+    if seed_commitment(order.r) != request.seed_commitment:
+        wrong.append("another share of the seed")
+    if request.seed_source == USER and any(order.r[8:]):
+        wrong.append("a user seed of more than 8 bytes")
+    if (request.kind == "chat") != bool(prompt.messages) or bool(prompt.messages) == bool(
+        prompt.text
+    ):
+        wrong.append(f"no prompt of a {request.kind}")
+    if order.prefix_ids:
+        wrong.append("a prefix")
+    return wrong

@@ -1,0 +1,1 @@
+"""The ledger: today its genesis document, whose digest names a network."""

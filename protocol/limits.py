@@ -1,0 +1,93 @@
+"""Every bound of the protocol, each with its reason. Nothing from the wire is unbounded."""
+
+from typing import Final
+
+# Frames and encoding.
+FRAME_LENGTH_BYTES: Final = 4
+FRAME_BYTES_MAX: Final = 1 << 20  # The largest frame of any stream: an order with a long prompt.
+CODEC_DEPTH_MAX: Final = 8  # The deepest message (a signed order in a frame) nests five levels.
+CODEC_ITEMS_MAX: Final = 65_536  # Items in one message; an order's prefix of 32 k ids fits twice.
+FRAME_SECONDS_MAX: Final = 10  # A frame that has begun must end: half a frame is no lease.
+
+# Identities.
+KEY_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 64
+DIGEST_BYTES: Final = 32
+JOB_ID_BYTES: Final = 16
+
+# One job.
+PROTOCOL_VERSION: Final = 1
+PROMPT_BYTES_MAX: Final = 256 << 10  # About 64 k tokens: more than any model that we list takes.
+MESSAGES_MAX: Final = 512  # Turns of one chat.
+ROLE_BYTES_MAX: Final = 32
+STOP_STRINGS_MAX: Final = 8  # OpenAI allows 4; twice that costs nothing.
+STOP_STRING_BYTES_MAX: Final = 256
+OUTPUT_TOKENS_MAX: Final = 32_768
+JOB_MS_MAX: Final = 3_600_000  # An hour: no slot is held longer by one job.
+PREFIX_TOKENS_MAX: Final = OUTPUT_TOKENS_MAX  # A takeover carries at most a whole answer.
+CHUNK_TOKENS_MAX: Final = 16  # What one signature covers; facts: sign 25 us, so 16 is < 0.1 %.
+CHUNK_MS_MAX: Final = 250  # A slow stream is signed four times a second.
+DELTA_TOKENS_MAX: Final = 64
+DELTA_TEXT_BYTES_MAX: Final = 8 << 10
+TOKEN_TEXT_BYTES_MAX: Final = 1024  # The longest token of today's vocabularies is half of it.
+QUOTE_VALID_MS: Final = 10_000  # Long enough for a signature and a slow link.
+WINDOW_CHUNKS_STRANGER: Final = 2  # One in flight, one being paid (M5).
+TEMPLATE_TOKENS_MAX: Final = 256  # What a chat template may add to the bytes of a prompt.
+MODES_MAX: Final = 8
+MODE_BYTES_MAX: Final = 64
+SENTENCE_BYTES_MAX: Final = 400  # A refusal is a sentence, not a page.
+RETRY_MS_MAX: Final = 3_600_000
+ATTEMPTS_MAX: Final = 3  # Providers tried before a job gives up.
+SILENCE_MS_MAX: Final = 30_000  # No word for so long after "started" and the provider is lost.
+HANDSHAKE_MS_MAX: Final = 10_000  # A quote, or "started" beyond the quoted queue.
+PROVIDER_WAIT_MS_MAX: Final = 30_000  # A provider waits so long for an order or a receipt.
+KEEPALIVE_MS: Final = 5_000  # A provider with nothing to say shows that it lives.
+CANCEL_MS_MAX: Final = 5_000  # After a cancel the requester waits so long for the bill.
+MODEL_NAME_BYTES_MAX: Final = 64
+
+# Money: supply is below 2**63 so that every sum fits a signed 64-bit integer in any language.
+MICROCREDITS_MAX: Final = (1 << 63) - 1
+PRICE_MAX: Final = 1_000_000_000_000  # Microcredits for a million tokens: 1 credit a token.
+
+# Genesis.
+GENESIS_BYTES_MAX: Final = 1 << 20
+NETWORK_NAME_BYTES_MAX: Final = 64
+ALLOCATIONS_MAX: Final = 10_000
+WITNESSES_MAX: Final = 64
+BOOTSTRAP_MAX: Final = 64
+
+# Adverts (facts/job.md section 4).
+ADVERT_BYTES_MAX: Final = 4096
+ADVERT_LIFE_MS: Final = 120_000
+ADVERT_REFRESH_MS: Final = 60_000
+ADVERT_SPACING_MS: Final = 10_000  # A gossip delivery costs 2-3 ms of CPU at every node.
+ADVERT_CLOCK_SKEW_MS: Final = 180_000
+ADVERT_ADDRESSES_MAX: Final = 8
+ADVERT_MODELS_MAX: Final = 16
+ADVERT_DEVICES_MAX: Final = 8
+ADVERTS_EXCHANGED_MAX: Final = 256
+ADVERT_TEXT_BYTES_MAX: Final = 96  # A device, model or region name.
+ADDRESS_BYTES_MAX: Final = 256
+DIRECTORY_PEERS_MAX: Final = 4096  # About 16 MiB of adverts at most.
+PEERS_REMEMBERED_MAX: Final = 1024
+
+# Quotas of one peer (T2).
+CONNECTIONS_MAX: Final = 128
+STREAMS_PER_CONNECTION_MAX: Final = 64
+STREAM_OPENINGS_PER_MINUTE_MAX: Final = 240
+FRAMES_PER_SECOND_MAX: Final = 400  # Deltas of eight fast streams; a flood is ten times that.
+FAILED_CHECKS_MAX: Final = 8  # In a minute: bad signatures, replays, wrong types; then it is cut.
+JOBS_PER_REQUESTER_MAX: Final = 8
+REQUESTS_REMEMBERED_MAX: Final = 4096  # A replay is known for as long; each id is 32 bytes.
+QUOTES_OPEN_PER_REQUESTER_MAX: Final = 16
+QUOTES_OPEN_MAX: Final = 1024
+
+# The network.
+REFUSED_SECONDS: Final = 60  # A peer that was cut for its quota is kept out for a minute.
+QUOTA_PEERS_MAX: Final = 4096  # Accounts of 400 bytes: fewer than 2 MiB, whoever comes and goes.
+HALF_OPEN_PER_ADDRESS_MAX: Final = 8  # Handshakes at once from one IPv4 or one IPv6 /64.
+HALF_OPEN_SECONDS_MAX: Final = 5  # A handshake is two round trips and 20 ms of CPU.
+DIAL_SECONDS_MAX: Final = 10
+OPEN_SECONDS_MAX: Final = 10
+RPC_SECONDS_MAX: Final = 10  # One small frame each way.
+GOSSIP_BYTES_MAX: Final = 16 << 10  # Four times the largest advert; proofs fit.

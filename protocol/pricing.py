@@ -1,0 +1,24 @@
+"""From usage to the exact cost: one rule, in integers, for both sides of a bill."""
+
+from protocol.units import TOKENS_PER_PRICE, Microcredits
+
+
+def cost(input_tokens: int, output_tokens: int, price_in: int, price_out: int) -> Microcredits:
+    """Microcredits for the cumulative usage of one order, rounded up once (job.md section 3).
+
+    Prices are microcredits for a million tokens. Because it is taken of the whole order so far,
+    the cost in the last chunk is that of the receipt.
+    """
+    assert min(input_tokens, output_tokens, price_in, price_out) >= 0
+    total = input_tokens * price_in + output_tokens * price_out
+    return Microcredits(-(-total // TOKENS_PER_PRICE))
+
+
+def output_tokens_affordable(
+    cost_max: int, input_tokens: int, price_in: int, price_out: int
+) -> int:
+    """How many output tokens fit under `cost_max`; -1 when the input alone does not."""
+    left = cost_max * TOKENS_PER_PRICE - input_tokens * price_in
+    if left < 0:
+        return -1
+    return left // price_out if price_out else 1 << 62
