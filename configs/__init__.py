@@ -1,0 +1,1 @@
+"""Commented example configurations, the model catalogue and the default testnet, as data."""
