@@ -1,0 +1,1 @@
+"""Jobs: ordering them, serving them, and the pool of worker processes."""

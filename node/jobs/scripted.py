@@ -1,0 +1,117 @@
+"""An Inference that answers from a script, under trio's clock: for tests and the simulator.
+
+It keeps every promise of the real one: slots, order of events, cancellation, failure.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import trio
+
+from node.jobs.inference import Begun, Ended, Event, Inference, Served, Task, Tokens
+from protocol.errors import Code, LocalError
+from protocol.ids import ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """How one task goes. A token is its id and the text that it completes."""
+
+    tokens: Sequence[tuple[int, str]]
+    prompt_seconds: float = 0.1
+    token_seconds: float = 0.05
+    reason: str = "stop"  # Unless the task allows fewer tokens: then "length".
+    failure: LocalError | None = None  # Raised in place of the end.
+
+
+@dataclass(slots=True)
+class _Running:
+    model: ModelId
+    died: trio.Event = field(default_factory=trio.Event)
+
+
+class ScriptedInference(Inference):
+    """Serves what it is told to. `script` decides how a task goes; it may look at the task."""
+
+    def __init__(self, served: Sequence[Served], script: Callable[[Task], Script]) -> None:
+        self._served = tuple(served)
+        self._script = script
+        self._running: list[_Running] = []
+        self._up = True
+        self.tasks: list[Task] = []  # All that were admitted, in order.
+
+    @property
+    def served(self) -> Sequence[Served]:
+        return self._served if self._up else ()
+
+    def slots_free(self, model: ModelId) -> int:
+        slots = sum(served.slots for served in self.served if served.model == model)
+        return max(0, slots - sum(running.model == model for running in self._running))
+
+    def die(self) -> None:
+        """What happens when the worker process ends: all tasks fail, nothing is served."""
+        self._up = False
+        for running in self._running:
+            running.died.set()
+
+    def rise(self) -> None:
+        """The worker is back."""
+        self._up = True
+
+    def generate(self, task: Task) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        return self._generate(task)
+
+    @asynccontextmanager
+    async def _generate(self, task: Task) -> AsyncIterator[AsyncIterator[Event]]:
+        served = next((each for each in self.served if each.model == task.model), None)
+        if served is None:
+            raise LocalError(Code.MODEL_NOT_SERVED, "The script serves no such model.")
+        if self.slots_free(task.model) < 1:
+            raise LocalError(Code.BUSY, "All slots are taken: try again soon.", retry_ms=1000)
+        prompt = prompt_ids(task)
+        if len(prompt) >= served.context_tokens:
+            raise LocalError(
+                Code.CONTEXT_EXCEEDED,
+                f"The prompt has {len(prompt)} tokens; {served.context_tokens} fit.",
+            )
+        self.tasks.append(task)
+        running = _Running(task.model)
+        self._running.append(running)
+        try:
+            yield _play(running, prompt, task, self._script(task))
+        finally:
+            self._running.remove(running)
+
+
+def prompt_ids(task: Task) -> list[int]:
+    """The script's tokenizer: each byte of the prompt is a token, and so is each of the prefix."""
+    texts = [f"{role}\n{text}\n" for role, text in task.messages] or [task.text]
+    return [*"".join(texts).encode(), *task.prefix_ids]
+
+
+async def _play(
+    running: _Running, prompt: Sequence[int], task: Task, script: Script
+) -> AsyncIterator[Event]:
+    await _pass(running, 0)
+    raw = b"".join(token.to_bytes(4, "little") for token in prompt)
+    yield Begun(len(prompt), blake2b(raw, digest_size=32).digest())
+    await _pass(running, script.prompt_seconds)
+    for number, text in script.tokens[: task.output_tokens_max]:
+        await _pass(running, script.token_seconds)
+        yield Tokens((number,), text)
+    if len(script.tokens) > task.output_tokens_max:
+        yield Ended("length")
+    elif script.failure is not None:
+        raise script.failure
+    else:
+        yield Ended(script.reason)
+
+
+async def _pass(running: _Running, seconds: float) -> None:
+    """Let time go by. Raises LocalError WORKER_FAILED when the worker dies meanwhile."""
+    with trio.move_on_after(seconds):
+        await running.died.wait()
+    if running.died.is_set():
+        raise LocalError(Code.WORKER_FAILED, "The scripted worker ended.")

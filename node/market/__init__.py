@@ -1,0 +1,1 @@
+"""Who does a job for whom, at what price: quotes given and providers chosen."""

@@ -1,0 +1,125 @@
+"""The provider's desk: whether a request is taken now, and for how much."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from node.market.tally import Tally
+from node.sharing import Sharing
+from protocol.capacity import ModelOffer
+from protocol.errors import Code, LocalError
+from protocol.ids import MessageId, ModelId, NodeId
+from protocol.job.terms import Quote, Request
+from protocol.limits import (
+    CHUNK_MS_MAX,
+    CHUNK_TOKENS_MAX,
+    JOBS_PER_REQUESTER_MAX,
+    QUOTE_VALID_MS,
+    QUOTES_OPEN_MAX,
+    WINDOW_CHUNKS_STRANGER,
+)
+from protocol.pricing import output_tokens_affordable
+
+RETRY_BUSY_MS = 5_000
+RETRY_PAUSED_MS = 60_000
+
+
+class Desk:
+    """Gives quotes. What is for sale is asked anew each time: a worker may have gone down."""
+
+    def __init__(self, sharing: Sharing, for_sale: Callable[[], Sequence[ModelOffer]]) -> None:
+        self._sharing = sharing
+        self._for_sale = for_sale
+        self._served: Counter[NodeId] = Counter()
+        self.tally = Tally()
+        """Quotes that may still be ordered, and jobs that run."""
+
+    @contextmanager
+    def attended(self, requester: NodeId) -> Iterator[None]:
+        """One request of this requester is being dealt with, from the quote to the receipt.
+
+        Raises LocalError QUOTA where it has too many, BUSY where all together are too many.
+        """
+        if self._served[requester] >= JOBS_PER_REQUESTER_MAX:
+            raise LocalError(
+                Code.QUOTA,
+                f"You have {JOBS_PER_REQUESTER_MAX} jobs here, as many as one node may.",
+                RETRY_BUSY_MS,
+            )
+        if self.tally.count >= QUOTES_OPEN_MAX:
+            raise LocalError(Code.BUSY, "Too many requests are open here.", RETRY_BUSY_MS)
+        self._served[requester] += 1
+        try:
+            with self.tally.counted():
+                yield
+        finally:
+            self._served[requester] -= 1
+            if not self._served[requester]:
+                del self._served[requester]
+
+    def quote(self, request: Request, request_id: MessageId, p: bytes) -> Quote:
+        """The quote for a request that has passed the protocol's checks; `p` is our share of
+        the seed, 32 random bytes.
+
+        Raises LocalError PAUSED, DRAINING, MODEL_NOT_SERVED, MODE_NOT_SERVED, CONTEXT_EXCEEDED,
+        COST_EXCEEDED or BUSY.
+        """
+        self._check_open()
+        model = self._find(request.model)
+        if request.modes and model.mode not in request.modes:
+            raise LocalError(
+                Code.MODE_NOT_SERVED,
+                f"{model.name} runs here as {model.mode}; asked for was "
+                f"{' or '.join(request.modes)}.",
+            )
+        # The least tokens that a prompt of so many bytes can be is not known, so only a prompt
+        # whose answer alone cannot fit is refused before it is read.
+        if request.output_tokens_max >= model.context_tokens:
+            raise LocalError(
+                Code.CONTEXT_EXCEEDED,
+                f"{request.output_tokens_max} output tokens were asked for; {model.name} holds "
+                f"{model.context_tokens} with the prompt here.",
+            )
+        if output_tokens_affordable(request.cost_max, 1, model.price_in, model.price_out) < 1:
+            raise LocalError(
+                Code.COST_EXCEEDED,
+                f"A cap of {request.cost_max} microcredits buys no token at {model.price_in}/"
+                f"{model.price_out} microcredits for a million tokens in/out.",
+            )
+        if model.slots_free < 1:
+            raise LocalError(
+                Code.BUSY,
+                f"All {model.slots} slots for {model.name} are taken here.",
+                RETRY_BUSY_MS,
+            )
+        return Quote(
+            request=request_id,
+            mode=model.mode,
+            price_in=model.price_in,
+            price_out=model.price_out,
+            p=p,
+            window_chunks=WINDOW_CHUNKS_STRANGER,
+            chunk_tokens=CHUNK_TOKENS_MAX,
+            chunk_ms=CHUNK_MS_MAX,
+            valid_ms=QUOTE_VALID_MS,
+            queue_ms=0,
+            payment="none",
+        )
+
+    def _check_open(self) -> None:
+        word = self._sharing.word
+        if word == "draining":
+            raise LocalError(Code.DRAINING, self._sharing.sentence)
+        if word != "on":
+            raise LocalError(Code.PAUSED, self._sharing.sentence, RETRY_PAUSED_MS)
+
+    def _find(self, wanted: ModelId) -> ModelOffer:
+        models = self._for_sale()
+        for model in models:
+            if model.model == wanted:
+                return model
+        names = ", ".join(model.name for model in models) or "none at the moment"
+        raise LocalError(
+            Code.MODEL_NOT_SERVED,
+            f"Model {wanted.hex()[:16]} is not served here; served: {names}.",
+        )

@@ -1,0 +1,156 @@
+"""Two or more nodes of one memory world: a provider with a scripted model, and a requester."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from node.jobs.around import Surroundings
+from node.jobs.inference import Served, Task
+from node.jobs.mailbox import Told
+from node.jobs.provider import Provider
+from node.jobs.requester import Job, Requester
+from node.jobs.scripted import Script, ScriptedInference
+from node.market.choice import Market, candidate
+from node.market.desk import Desk
+from node.network.base import Network
+from node.network.memory import MemoryWorld
+from node.network.quota import Quotas
+from node.sharing import Sharing
+from node.storage.jobs import JobRecord
+from protocol.capacity import Advert, ModelOffer
+from protocol.identity import Identity, Seed, digest
+from protocol.ids import JobId, ModelId, NetworkId, NodeId
+from protocol.job.sampling import Sampling
+from protocol.job.terms import Message, Prompt
+from protocol.matching import Wish
+from protocol.messages import JOB_PROTOCOL
+
+NETWORK = NetworkId(digest(b"test network"))
+MODEL = ModelId(digest(b"test model"))
+NAME = "scripted"
+PRICE_IN, PRICE_OUT = 500_000, 2_000_000
+WORDS = Script([(number, f"w{number} ") for number in range(40)])
+
+
+class Records:
+    """A history in a list."""
+
+    def __init__(self) -> None:
+        self.records: list[JobRecord] = []
+
+    async def put(self, record: JobRecord) -> None:
+        kept = [one for one in self.records if one.order_id != record.order_id]
+        self.records = [*kept, record]
+
+
+@dataclass
+class Home:
+    identity: Identity
+    network: Network
+    around: Surroundings
+    quotas: Quotas
+    records: Records
+    market: Market
+    requester: Requester
+    adverts: dict[NodeId, Advert]
+    desk: Desk | None = None
+    inference: ScriptedInference | None = None
+    sharing: Sharing | None = None
+    dropped: list[NodeId] = field(default_factory=list)
+
+
+def identity(name: str) -> Identity:
+    return Identity(Seed(digest(name.encode())))
+
+
+def counting_bytes(name: str) -> Callable[[int], bytes]:
+    """Chance of a test: the same bytes in each run."""
+    number = 0
+
+    def draw(count: int) -> bytes:
+        nonlocal number
+        number += 1
+        return digest(f"{name} {number}".encode())[:count]
+
+    return draw
+
+
+@asynccontextmanager
+async def open_home(
+    world: MemoryWorld,
+    name: str,
+    tmp_path,
+    script: Callable[[Task], Script] | None = None,
+    slots: int = 1,
+) -> AsyncIterator[Home]:
+    me, quotas, records = identity(name), Quotas(), Records()
+    async with world.open_network(me.node, quotas) as network:
+        around = Surroundings(
+            me, NETWORK, network, quotas, records, counting_bytes(name), lambda: 1_700_000_000_000
+        )
+        adverts: dict[NodeId, Advert] = {}
+        market = Market(lambda: adverts)
+
+        async def connect(node: NodeId) -> None:
+            await network.connect(world.networks[node].addresses[0])
+
+        home = Home(
+            me, network, around, quotas, records, market,
+            Requester(around, market, connect), adverts,
+        )  # fmt: skip
+        if script is not None:
+            served = Served(MODEL, NAME, "cpu-f32/gguf", 2048, slots, 400_000, 20_000)
+            home.inference = ScriptedInference([served], script)
+            home.sharing = Sharing(enabled=True, pause_file=tmp_path / f"{name}.paused")
+            home.desk = Desk(home.sharing, lambda: offers(home))
+            provider = Provider(around, home.desk, home.inference)
+            network.serve(JOB_PROTOCOL, provider.serve)
+        yield home
+
+
+def offers(home: Home) -> list[ModelOffer]:
+    assert home.inference is not None
+    return [
+        ModelOffer(
+            served.model, served.name, served.mode, served.context_tokens, PRICE_IN, PRICE_OUT,
+            served.prefill_millitokens_per_second, served.decode_millitokens_per_second,
+            served.slots, home.inference.slots_free(served.model),
+        )
+        for served in home.inference.served
+    ]  # fmt: skip
+
+
+def introduce(requester: Home, *providers: Home) -> None:
+    """The requester has heard these adverts."""
+    for home in providers:
+        requester.adverts[home.identity.node] = Advert(
+            1, 1, 1, 20_000, home.identity.node.hex()[:6], "test", (), (), tuple(offers(home)),
+            "on", "unknown", "",
+        )  # fmt: skip
+
+
+def job(requester: Home, *, tokens: int = 100, cost_max: int = 1_000_000, **changes) -> Job:
+    prompt = Prompt((Message("user", "Why is the sky blue?"),), "")
+    number = JobId(requester.around.random_bytes(16))
+    wish = Wish(number, [MODEL], (), 8, tokens, cost_max, None)
+    ranked = requester.market.candidates(wish)
+    made = Job(
+        id=number,
+        candidates=[candidate(one) for one in ranked],
+        modes=(),
+        prompt=prompt,
+        stop=(),
+        sampling=Sampling(),
+        output_tokens_max=tokens,
+        time_ms_max=60_000,
+        cost_max=cost_max,
+        user_seed=None,
+        model_names={MODEL: NAME},
+    )
+    return replace(made, **changes)
+
+
+async def asked(requester: Home, wanted: Job) -> Sequence[Told]:
+    """All that is told of one job, to its end."""
+    async with requester.requester.ask(wanted) as told:
+        return [one async for one in told]
