@@ -1,0 +1,1 @@
+"""The local API: OpenAI's chat completions, and the control calls of the command line."""

@@ -1,0 +1,164 @@
+"""What the API asks of a node, answered by the running parts."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version as installed_version
+from typing import Literal
+
+from node.api import views
+from node.api.backend import Backend, ChatEvent, ChatJob
+from node.app import showing
+from node.app.chat import chat
+from node.app.parts import Parts
+from node.models.catalogue import Model
+from protocol.errors import Code, LocalError
+from protocol.ids import node_text
+
+WorkerWord = Literal["none", "starting", "ready", "restarting"]
+
+
+class NodeBackend(Backend):
+    """One running node."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._started_at_ms = parts.wall_ms()
+        self.url = ""
+        """Of the API; set once it listens."""
+
+    def status(self) -> views.Status:
+        parts = self._parts
+        return views.Status(
+            node=node_text(parts.identity.node),
+            name=parts.config.node.name,
+            version=installed_version("ayni"),
+            network=showing.network(parts.file),
+            started_at_ms=self._started_at_ms,
+            uptime_ms=max(0, parts.wall_ms() - self._started_at_ms),
+            addresses=tuple(parts.network.addresses),
+            sharing=self._sharing(),
+            worker=self._worker(),
+            offers=tuple(showing.offer(one) for one in parts.shared.offers()),
+            peers=len(parts.network.peers),
+            jobs_running=parts.desk.tally.count + parts.requester.tally.count,
+            api_url=self.url,
+        )
+
+    def peers(self) -> Sequence[views.Peer]:
+        discovery = self._parts.discovery
+        listings = discovery.listings()
+        heard = {listing.node for listing in listings}
+        silent = [node for node in self._parts.network.peers if node not in heard]
+        shown = [showing.peer(listing, discovery.name_of(listing.node)) for listing in listings]
+        shown += [showing.peer_without_advert(node) for node in silent]
+        return sorted(shown, key=lambda peer: (peer.name or "~", peer.node))
+
+    async def jobs(self, limit: int) -> Sequence[views.Job]:
+        records = await self._parts.history.recent(limit)
+        return [
+            showing.job(record, self._parts.discovery.name_of(record.peer)) for record in records
+        ]
+
+    async def models(self) -> views.Models:
+        parts = self._parts
+        adverts = parts.discovery.adverts().values()
+        return views.Models(
+            served=tuple(showing.offer(one) for one in parts.shared.offers()),
+            known=showing.known_models(one for advert in adverts for one in advert.models),
+            catalogue=tuple([await self._listed(model) for model in parts.catalogue.models]),
+        )
+
+    async def _listed(self, model: Model) -> views.ListedModel:
+        model_id = model.model_id
+        return views.ListedModel(
+            name=model.name,
+            model="" if model_id is None else model_id.hex(),
+            licence=model.licence,
+            context_tokens=model.context_tokens,
+            size_bytes=model.size_bytes,
+            cached=await self._parts.cache.find(model) is not None,
+        )
+
+    async def doctor(self) -> Sequence[views.Check]:
+        return [self._check_clock(), self._check_peers(), self._check_worker()]
+
+    async def pause(self) -> views.Sharing:
+        _kept(self._parts.sharing.pause)
+        return self._sharing()
+
+    async def resume(self) -> views.Sharing:
+        _kept(self._parts.sharing.resume)
+        return self._sharing()
+
+    def shutdown(self) -> None:
+        self._parts.stop()
+
+    def chat(self, job: ChatJob) -> AbstractAsyncContextManager[AsyncIterator[ChatEvent]]:
+        return chat(self._parts, job)
+
+    def _sharing(self) -> views.Sharing:
+        sharing = self._parts.sharing
+        return views.Sharing(state=sharing.word, why=sharing.sentence)
+
+    def _worker(self) -> views.Worker:
+        shared = self._parts.shared
+        if shared.pool is None:
+            wanted = self._parts.sharing.enabled
+            return views.Worker(state="starting" if wanted else "none", error=shared.fetching)
+        state = shared.pool.state
+        if shared.served:
+            word: WorkerWord = "ready"
+        else:
+            word = "restarting" if state.restarts else "starting"
+        return views.Worker(
+            state=word,
+            pid=state.pid or None,
+            memory_bytes=state.resident_bytes,
+            restarts=state.restarts,
+            device=state.device,
+            error=state.last_error,
+        )
+
+    def _check_clock(self) -> views.Check:
+        if self._parts.discovery.clock_suspect:
+            return views.Check(
+                name="clock",
+                state="fail",
+                sentence="The clock of this machine is more than three minutes from its peers'.",
+                remedy="Set it, or turn on automatic time in the system's settings.",
+            )
+        heard = bool(self._parts.discovery.listings())
+        agrees = "agrees with the peers'" if heard else "has no peer's clock to be compared with yet"
+        return views.Check(name="clock", state="ok", sentence=f"The clock {agrees}.")
+
+    def _check_peers(self) -> views.Check:
+        count = len(self._parts.network.peers)
+        if count:
+            return views.Check(name="peers", state="ok", sentence=f"{count} peers are connected.")
+        return views.Check(
+            name="peers",
+            state="warn",
+            sentence="No peer is connected.",
+            remedy="Look whether the network file's bootstrap addresses are up and reachable.",
+        )
+
+    def _check_worker(self) -> views.Check:
+        worker = self._worker()
+        if worker.state in ("ready", "none"):
+            word = "runs" if worker.state == "ready" else "is not needed: nothing is shared"
+            return views.Check(name="worker", state="ok", sentence=f"The worker {word}.")
+        return views.Check(
+            name="worker",
+            state="warn",
+            sentence=f"The worker is {worker.state}. {worker.error}".strip(),
+            remedy="Wait a minute; if it stays so, look into the log.",
+        )
+
+
+def _kept(change: Callable[[], None]) -> None:
+    try:
+        change()
+    except OSError as error:
+        raise LocalError(
+            Code.UNAVAILABLE, f"The owner's word cannot be kept on disk: {error.strerror}."
+        ) from None

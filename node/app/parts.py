@@ -1,0 +1,44 @@
+"""The parts of a running node, as its API sees them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from node.app.shared import Shared
+from node.config import Config
+from node.discovery.service import Discovery
+from node.jobs.requester import Requester
+from node.market.choice import Market
+from node.market.desk import Desk
+from node.models.cache import ModelCache
+from node.models.catalogue import Catalogue
+from node.network.base import Network
+from node.sharing import Sharing
+from node.storage.jobs import JobHistory
+from protocol.capacity import Device
+from protocol.identity import Identity
+from protocol.ids import NetworkId
+from protocol.ledger.genesis import NetworkFile
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All of them live while `node.app.run.run_node` does."""
+
+    identity: Identity
+    config: Config
+    file: NetworkFile
+    network_id: NetworkId
+    network: Network
+    discovery: Discovery
+    devices: tuple[Device, ...]
+    sharing: Sharing
+    shared: Shared
+    desk: Desk
+    market: Market
+    requester: Requester
+    history: JobHistory
+    catalogue: Catalogue
+    cache: ModelCache
+    stop: Callable[[], None]
+    random_bytes: Callable[[int], bytes]
+    wall_ms: Callable[[], int]

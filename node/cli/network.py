@@ -1,0 +1,259 @@
+"""`ayni network`: create, join, show, invite."""
+
+import os
+import secrets
+from pathlib import Path
+
+import click
+
+from node.api.views import ApiFile, Network, Status
+from node.cli.client import connect, read_api_file
+from node.cli.key import load_node_key
+from node.cli.session import Session, VerbGroup
+from node.config import FILE_BYTES_MAX
+from protocol.errors import Code, LocalError
+from protocol.identity import Identity
+from protocol.ids import NodeId, node_parsed, node_text
+from protocol.ledger.genesis import (
+    NetworkFile,
+    genesis_made,
+    network_file_parsed,
+    network_file_text,
+    network_id,
+)
+from protocol.units import credits_parsed, credits_text
+
+
+@click.group(cls=VerbGroup, epilog="Example: ayni network join field.ayni")
+def network() -> None:
+    """Create, join, show or hand on a network."""
+
+
+def read_network(path: Path) -> NetworkFile:
+    """Raises LocalError: NOT_FOUND where there is no such file, BAD_REQUEST where it is none."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+        text = data.decode("ascii")
+    except OSError as error:
+        raise LocalError(Code.NOT_FOUND, f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise LocalError(Code.BAD_REQUEST, f"{path} is no network file.") from None
+    if len(data) > FILE_BYTES_MAX:
+        raise LocalError(Code.BAD_REQUEST, f"{path} is too large for a network file.")
+    return network_file_parsed(text)
+
+
+def network_view(file: NetworkFile) -> Network:
+    genesis = file.genesis
+    return Network(
+        name=genesis.name,
+        id=network_id(genesis).hex(),
+        supply_microcredits=genesis.supply,
+        accounts=len(genesis.allocations),
+        witnesses=tuple(node_text(witness) for witness in genesis.witnesses),
+        bootstrap=file.bootstrap,
+    )
+
+
+def _show(session: Session, view: Network, first_line: str = "") -> None:
+    if session.output.as_json:
+        session.output.json(view)
+        return
+    if first_line:
+        session.output.line(first_line)
+    session.output.facts(
+        view.name,
+        [
+            ("id", view.id),
+            ("supply", f"{credits_text(view.supply_microcredits)} credits"),
+            ("accounts", f"{view.accounts} with credits from the start"),
+            ("witnesses", "\n".join(view.witnesses) or "none"),
+            ("bootstrap", "\n".join(view.bootstrap) or "none"),
+        ],
+    )
+
+
+def _node(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> set[NodeId]:
+    try:
+        return {node_parsed(value) for value in values}
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _allocations(
+    ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[NodeId, int]:
+    shares: dict[NodeId, int] = {}
+    for value in values:
+        node, equals, amount = value.partition("=")
+        try:
+            if not equals:
+                raise ValueError(f"{value!r} is not NODE=CREDITS, such as 12D3KooW...=1000")
+            account = node_parsed(node)
+            if account in shares:
+                raise ValueError(f"{node} stands twice")
+            shares[account] = credits_parsed(amount)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return shares
+
+
+def _supply(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else credits_parsed(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@network.command(example="ayni network create field --supply 4000 -o field.ayni")
+@click.argument("name")
+@click.option(
+    "--allocate",
+    multiple=True,
+    metavar="NODE=CREDITS",
+    callback=_allocations,
+    help="Credits that a node starts with. May be given again.",
+)
+@click.option(
+    "--supply",
+    callback=_supply,
+    metavar="CREDITS",
+    help="All credits there will ever be; what --allocate leaves goes to this node.",
+)
+@click.option("--witness", multiple=True, metavar="NODE", callback=_node, help="May come again.")
+@click.option("--bootstrap", multiple=True, metavar="ADDRESS", help="Where to dial first.")
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write; NAME.ayni when left out.",
+)
+@click.pass_obj
+def create(
+    session: Session,
+    /,
+    *,
+    name: str,
+    allocate: dict[NodeId, int],
+    supply: int | None,
+    witness: set[NodeId],
+    bootstrap: tuple[str, ...],
+    path: Path | None,
+) -> None:
+    """Found a network: write its file, which friends join by."""
+    for address in bootstrap:
+        _check_address(address)
+    left = 0 if supply is None else supply - sum(allocate.values())
+    if left < 0:
+        raise click.UsageError("--allocate gives away more than --supply.")
+    if left > 0:
+        own = Identity(load_node_key(session.paths)).node
+        allocate[own] = allocate.get(own, 0) + left
+    genesis = genesis_made(name, secrets.token_bytes(16), allocate, witness)
+    file = NetworkFile(genesis, bootstrap)
+    path = Path(f"{name}.ayni") if path is None else path
+    _write(path, file, new=True)
+    _show(session, network_view(file), f"Wrote {path}. Next: `ayni network join {path}`.")
+
+
+def _check_address(address: str) -> None:
+    node = address.rpartition("/p2p/")[2]
+    try:
+        if not address.startswith("/"):
+            raise ValueError("an address looks like /ip4/192.168.1.5/tcp/4001/p2p/12D3KooW...")
+        node_parsed(node)
+    except ValueError as error:
+        raise click.UsageError(f"--bootstrap {address}: {error}") from None
+
+
+@network.command(example="ayni network join field.ayni")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--replace", is_flag=True, help="Leave the network that this home is in.")
+@click.pass_obj
+def join(session: Session, file: Path, replace: bool) -> None:
+    """Make this home part of the network that FILE describes."""
+    wanted, place = read_network(file), session.paths.network_file
+    if place.exists() and not replace:
+        present = network_view(read_network(place))
+        if present.id != network_view(wanted).id:
+            raise LocalError(
+                Code.IN_USE,
+                f"This home is in the network {present.name} ({present.id[:16]}) already. Use "
+                "--replace to leave it, or --home for another node.",
+            )
+    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write(place, wanted, new=False)
+    after = "Restart the node to use it." if _running(session) else "Next: `ayni up`."
+    _show(session, network_view(wanted), f"Joined {wanted.genesis.name}. {after}")
+
+
+def _running(session: Session) -> ApiFile | None:
+    try:
+        return read_api_file(session.paths)
+    except LocalError:
+        return None
+
+
+@network.command(example="ayni network show --json")
+@click.argument(
+    "file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.pass_obj
+def show(session: Session, file: Path | None) -> None:
+    """Show the network of this home, or the one in FILE."""
+    if file is None and not session.paths.network_file.exists():
+        raise no_network(session)
+    _show(session, network_view(read_network(file or session.paths.network_file)))
+
+
+@network.command(example="ayni network invite -o field.ayni")
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write; NAME.ayni when left out.",
+)
+@click.pass_obj
+def invite(session: Session, path: Path | None) -> None:
+    """Write the network's file anew, with this running node's addresses to dial first."""
+    status = connect(session.paths).get("/ayni/v1/status", Status)
+    present = read_network(session.paths.network_file)
+    outside = [address for address in status.addresses if not address.startswith(_LOOPBACK)]
+    bootstrap = tuple(dict.fromkeys((*(outside or status.addresses), *present.bootstrap)))
+    file = NetworkFile(present.genesis, bootstrap[:_BOOTSTRAP_OF_INVITE_MAX])
+    path = Path(f"{present.genesis.name}.ayni") if path is None else path
+    _write(path, file, new=True)
+    _show(session, network_view(file), f"Wrote {path}: give it to a friend.")
+
+
+_LOOPBACK = ("/ip4/127.", "/ip6/::1/")
+_BOOTSTRAP_OF_INVITE_MAX = 16  # A few are enough to begin with, and the file stays short.
+
+
+def no_network(session: Session) -> LocalError:
+    """What `up` and `show` say in a home that has joined none."""
+    return LocalError(
+        Code.NO_NETWORK,
+        f"This home ({session.paths.config_folder}) is in no network. Found one with `ayni network "
+        "create NAME`, join a friend's with `ayni network join FILE`, or try everything on this "
+        "machine with `ayni testnet up`.",
+    )
+
+
+def _write(path: Path, file: NetworkFile, *, new: bool) -> None:
+    """The whole file or none of it. Raises LocalError IN_USE for one that must be new and is not,
+    UNAVAILABLE where it cannot be written."""
+    if new and path.exists():
+        raise LocalError(Code.IN_USE, f"{path} is there already: name another with -o.")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(network_file_text(file), encoding="ascii", newline="\n")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise LocalError(
+            Code.UNAVAILABLE, f"{path} cannot be written: {error.strerror}. Name another place."
+        ) from None

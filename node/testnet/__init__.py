@@ -1,0 +1,1 @@
+"""Several real daemons on loopback: a whole network on one machine."""
