@@ -1,6 +1,6 @@
 """One chat of the API as a job of this node: the market's choice, the job, its end in words."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import trio
@@ -81,7 +81,7 @@ class _Telling:
         self._first_at: float | None = None
         self._accepted: NodeId | None = None
 
-    async def events(self, told: Mailbox) -> AsyncIterator[ChatEvent]:
+    async def events(self, told: Mailbox) -> AsyncGenerator[ChatEvent, None]:
         async for one in told:
             match one:
                 case requester.Accepted():

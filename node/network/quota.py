@@ -151,13 +151,12 @@ class Quotas:
 
     def _forget(self, now: float) -> None:
         """Make room: the peer longest unheard of goes, one in disgrace only when all are."""
-        if len(self._accounts) < self._limits.peers_max:
-            return
-        idle = [peer for peer, account in self._accounts.items() if not account.open]
-        calm = (peer for peer in idle if now >= self._accounts[peer].refused_until)
-        victim = next(calm, idle[0] if idle else None)
-        if victim is not None:  # Else all have open streams, and connections bound those.
-            del self._accounts[victim]
+        while len(self._accounts) >= self._limits.peers_max:
+            idle = [peer for peer, account in self._accounts.items() if not account.open]
+            if not idle:
+                return  # All have open streams, and the bound on connections bounds those.
+            calm = (peer for peer in idle if now >= self._accounts[peer].refused_until)
+            del self._accounts[next(calm, idle[0])]
 
 
 def is_blamed(error: RemoteError) -> bool:
