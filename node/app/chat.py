@@ -131,8 +131,9 @@ class _Telling:
         if self._accepted is not None:
             return RemoteError(
                 last.code,
-                f"{self._reason(last)} The answer broke off after {end.output_tokens} tokens, "
-                f"which cost {end.cost} microcredits; ask again to have another node answer.",
+                f"{self._reason(last)} The answer broke off; what was signed of it, "
+                f"{end.output_tokens} of its tokens, costs {end.cost} microcredits. Ask again to "
+                "have another node answer.",
             )
         busy = [failure for failure in end.failures if failure.code is Code.BUSY]
         if len(busy) == len(end.failures):

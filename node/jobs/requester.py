@@ -15,7 +15,7 @@ from node.jobs.records import began, state_of
 from node.market.choice import Market
 from node.market.tally import Tally
 from node.network.base import NetworkError
-from node.storage.jobs import Role
+from node.storage.jobs import JobRecord, Role
 from protocol.envelope import Opened
 from protocol.errors import Code, RemoteError
 from protocol.ids import JobId, MessageId, ModelId, NodeId
@@ -147,6 +147,7 @@ class _Run:
         self._cancelled = self._cancel_told = False
         self._wake = trio.CancelScope()
         self._began_at_ms = now_ms()
+        self._started_at_ms = around.wall_ms()
         self._first_at_ms: int | None = None
         self.mailbox = Mailbox()
 
@@ -156,7 +157,6 @@ class _Run:
         self._wake.cancel()
 
     async def run(self) -> None:
-        started_at_ms = self._around.wall_ms()
         # Shielded, since a cancelled job still takes its bill; the machine's timers bound it.
         with trio.CancelScope(shield=True), self._place:
             async with trio.open_nursery() as nursery:
@@ -165,7 +165,7 @@ class _Run:
                     for action in actions:
                         if isinstance(action, Finished):
                             self._finish(action)
-                            await self._record(action, started_at_ms)
+                            await self._record(action)
                             await self._close(action)
                             nursery.cancel_scope.cancel()
                             return
@@ -207,7 +207,7 @@ class _Run:
             attempt.scope.cancel()  # It never came so far as to have a stream.
             return
         try:
-            await self._say(action, attempt, attempt.courier)
+            await self._say(action, attempt, attempt.courier, nursery)
         except NetworkError:
             self._ready.append(ProviderLost(attempt.number, Code.LOST, _lost_sentence()))
 
@@ -216,6 +216,7 @@ class _Run:
         action: SendOrder | SendCancel | Countersign | SendRefuse | Drop,
         attempt: _Attempt,
         courier: Courier,
+        nursery: trio.Nursery,
     ) -> None:
         match action:
             case SendOrder(number, quote_id):
@@ -230,6 +231,8 @@ class _Run:
                 )
                 attempt.id = await courier.send(order)
                 self._ready.append(OrderSent(number, attempt.id))
+                # Off the way to the first token: it is a note for `ayni jobs`, not money.
+                nursery.start_soon(self._around.recorder.put, self._began(attempt))
             case SendCancel(_, order_id):
                 await courier.send_unsigned(Cancel(order_id))
             case Countersign(_, receipt):
@@ -309,17 +312,22 @@ class _Run:
         self.mailbox.put(finished)
         self.mailbox.close()
 
-    async def _record(self, finished: Finished, started_at_ms: int) -> None:
+    def _began(self, attempt: _Attempt) -> JobRecord:
+        assert attempt.request is not None
+        record = began(
+            Role.REQUESTER, attempt.request, attempt.id, attempt.node, self._started_at_ms
+        )
+        return replace(record, model_name=self._job.model_names.get(record.model, ""))
+
+    async def _record(self, finished: Finished) -> None:
         attempt = self._attempt
         if attempt is None or attempt.request is None:
             return  # Nobody was reached, so there is nothing to show for it.
         code = finished.failures[-1].code if finished.reason == "none" else None
-        record = began(Role.REQUESTER, attempt.request, attempt.id, attempt.node, started_at_ms)
         first_at_ms = self._first_at_ms
         await self._around.recorder.put(
             replace(
-                record,
-                model_name=self._job.model_names.get(attempt.candidate.model, ""),
+                self._began(attempt),
                 state=state_of(finished.reason, code),
                 code=code,
                 tokens_in=finished.input_tokens,

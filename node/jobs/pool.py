@@ -1,0 +1,148 @@
+"""Keeps a worker process running and gives it tasks: the real Inference.
+
+The daemon never imports torch: it starts `node.worker` and speaks to it through a pipe.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from node.jobs.inference import Ended, Event, Inference, Served, Task
+from node.jobs.worker_life import ModelFiles, WorkerLife, WorkerSettings
+from node.jobs.worker_process import resident_bytes, worker_command
+from node.supervise import BackOff
+from node.telemetry.logs import Log
+from protocol.errors import Code, LocalError
+from protocol.ids import ModelId
+
+_log = Log("pool")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """For `ayni status`."""
+
+    pid: int  # 0 while there is none.
+    resident_bytes: int
+    restarts: int
+    device: str
+    compute: str
+    torch_version: str
+    confined: Sequence[str]  # What the sandbox could do here.
+    last_error: str  # A sentence, or nothing.
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """What the pool runs and how."""
+
+    models: Sequence[ModelFiles]
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    back_off: BackOff = field(default_factory=BackOff)
+    command: Sequence[str] = field(default_factory=worker_command)
+
+
+class WorkerPool(Inference):
+    """One worker process, started again with back-off whenever it ends."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings = settings
+        self._life: WorkerLife | None = None
+        self._restarts = 0
+        self._last_error = ""
+        self._changed = trio.Event()
+
+    async def run(self) -> None:
+        """Keep the worker running until cancelled; then it is gone within a second. Without
+        models there is nothing to run, and this only waits."""
+        if not self._settings.models:
+            await trio.sleep_forever()
+        wait: float | None = None
+        while True:
+            began = trio.current_time()
+            self._life = life = WorkerLife(
+                self._settings.worker, self._settings.models, self._notify
+            )
+            try:
+                await life.run(self._settings.command)
+            finally:
+                self._life = None
+                self._notify()
+            self._last_error = life.facts.faults[-1] if life.facts.faults else ""
+            wait = self._settings.back_off.next(wait, trio.current_time() - began)
+            self._restarts += 1
+            _log.warning("worker.restarts", restarts=self._restarts, wait_ms=round(wait * 1000))
+            await trio.sleep(wait)
+
+    @property
+    def served(self) -> Sequence[Served]:
+        return () if self._life is None else self._life.served
+
+    @property
+    def state(self) -> WorkerState:
+        if self._life is None:
+            return WorkerState(0, 0, self._restarts, "", "", "", (), self._last_error)
+        facts = self._life.facts
+        return WorkerState(
+            facts.pid,
+            resident_bytes(facts.pid) if facts.pid else 0,
+            self._restarts,
+            facts.device,
+            facts.compute,
+            facts.torch_version,
+            facts.confined,
+            facts.faults[-1] if facts.faults else self._last_error,
+        )
+
+    async def wait_changed(self) -> None:
+        """Return when `served` or the free slots may have changed: a model came or went, a task
+        began or ended. What there is now must be asked for then."""
+        await self._changed.wait()
+
+    def slots_free(self, model: ModelId) -> int:
+        return 0 if self._life is None else self._life.slots_free(model)
+
+    def generate(self, task: Task) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        return self._generate(task)
+
+    @asynccontextmanager
+    async def _generate(self, task: Task) -> AsyncIterator[AsyncIterator[Event]]:
+        life = self._life
+        if life is None:
+            raise LocalError(
+                Code.MODEL_NOT_SERVED, "The worker is starting: try again soon.", retry_ms=5000
+            )
+        number, events = life.begin(task)
+        try:
+            yield _until_end(events)
+        finally:
+            life.leave(number)
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+async def _until_end(
+    events: trio.MemoryReceiveChannel[Event | LocalError],
+) -> AsyncIterator[Event]:
+    async for event in events:
+        if isinstance(event, LocalError):
+            raise event
+        yield event
+        if isinstance(event, Ended):
+            return
+
+
+@asynccontextmanager
+async def open_pool(settings: PoolSettings) -> AsyncIterator[WorkerPool]:
+    """A pool that runs inside the context. It may serve nothing yet: ask `wait_changed`."""
+    pool = WorkerPool(settings)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.run)
+        try:
+            yield pool
+        finally:
+            nursery.cancel_scope.cancel()
