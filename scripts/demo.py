@@ -111,6 +111,7 @@ def step_curl(demo: Demo) -> None:
         "model": MODEL,
         "messages": [{"role": "user", "content": QUESTION}],
         "stream": True,
+        "temperature": 0.6,
         "max_tokens": 48,
     }
     demo.say(f"\n$ curl -N {url} -H 'Authorization: Bearer ...' -d '{json.dumps(body)}'")

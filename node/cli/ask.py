@@ -17,6 +17,10 @@ from protocol.errors import Code, LocalError
 from protocol.limits import OUTPUT_TOKENS_MAX, PROMPT_BYTES_MAX
 from protocol.units import credits_parsed
 
+# A small model at the API's own default of 1 often loses the thread; a person wants an answer.
+TEMPERATURE_DEFAULT = 0.6
+TOP_P_DEFAULT = 0.9
+
 
 def _credits(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
     if value is None:
@@ -32,7 +36,20 @@ def _credits(ctx: click.Context, option: click.Parameter, value: str | None) -> 
 @click.option("--model", default=MODEL_ANY, help="A model's name; any, when left out.")
 @click.option("--system", help="Instructions that go before the question.")
 @click.option("--max-tokens", type=click.IntRange(1, OUTPUT_TOKENS_MAX), help="At most so many.")
-@click.option("--temperature", type=click.FloatRange(0, 2), help="0 is the likeliest; default 1.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 2),
+    default=TEMPERATURE_DEFAULT,
+    show_default=True,
+    help="0 says the likeliest words, 1 and more surprising ones.",
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=TOP_P_DEFAULT,
+    show_default=True,
+    help="Only the likeliest words that together make up this share.",
+)
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="The same answer again.")
 @click.option("--provider", help="Ask this node only: its name, id, or the end of its id.")
 @click.option("--max-cost", callback=_credits, help="At most so many credits.")
@@ -77,6 +94,7 @@ def _body(prompt: str, options: dict[str, Any]) -> dict[str, Any]:
     wishes = {
         "max_tokens": options["max_tokens"],
         "temperature": options["temperature"],
+        "top_p": options["top_p"],
         "seed": options["seed"],
     }
     extras = {

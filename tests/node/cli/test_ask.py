@@ -23,7 +23,7 @@ async def test_the_answer_goes_to_stdout_and_the_figures_to_stderr(command, back
         assert figure in done.stderr
     job = backend.asked[0]
     assert (job.model, job.messages) == ("", (("user", "Why?"),))
-    assert job.sampling == Sampling(temperature_millionths=1_000_000)
+    assert job.sampling == Sampling(temperature_millionths=600_000, top_p_millionths=900_000)
 
 
 async def test_every_option_arrives(command, backend):
