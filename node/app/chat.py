@@ -137,7 +137,7 @@ class _Telling:
             )
         busy = [failure for failure in end.failures if failure.code is Code.BUSY]
         if len(busy) == len(end.failures):
-            retry_ms = max(failure.retry_ms for failure in busy)
+            retry_ms = max(1_000, *(failure.retry_ms for failure in busy))
             names = " and ".join(sorted(self._who(failure) for failure in busy))
             verb = "is" if len(busy) == 1 else "are"
             return RemoteError(

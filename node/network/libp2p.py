@@ -326,7 +326,7 @@ class Libp2pNetwork:
         now = trio.current_time()
         if self._quotas.refused(peer, now):
             return False
-        if self._quotas.framed(peer, now):
+        if self._quotas.gossiped(peer, now):
             self.cut(peer)
             return False
         return True

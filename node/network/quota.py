@@ -14,6 +14,7 @@ from protocol.ids import NodeId
 from protocol.limits import (
     FAILED_CHECKS_MAX,
     FRAMES_PER_SECOND_MAX,
+    GOSSIP_PER_SECOND_MAX,
     QUOTA_PEERS_MAX,
     REFUSED_SECONDS,
     STREAM_OPENINGS_PER_MINUTE_MAX,
@@ -50,6 +51,7 @@ class Limits:
     openings_per_minute: int = STREAM_OPENINGS_PER_MINUTE_MAX
     streams_at_once: int = STREAMS_PER_CONNECTION_MAX
     frames_per_second: int = FRAMES_PER_SECOND_MAX
+    gossip_per_second: int = GOSSIP_PER_SECOND_MAX
     failed_per_minute: int = FAILED_CHECKS_MAX
     refused_seconds: float = REFUSED_SECONDS
     peers_max: int = QUOTA_PEERS_MAX
@@ -78,6 +80,7 @@ class Bucket:
 class _Account:
     openings: Bucket
     frames: Bucket
+    gossip: Bucket
     failures: Bucket
     open: int = 0
     refused_until: float = field(default=float("-inf"))
@@ -125,6 +128,14 @@ class Quotas:
         self._refuse(account, now)
         return True
 
+    def gossiped(self, peer: NodeId, now: float) -> bool:
+        """The peer has handed on a message of gossip. True: cut it."""
+        account = self._account(peer, now)
+        if account.gossip.take(now):
+            return False
+        self._refuse(account, now)
+        return True
+
     def failed(self, peer: NodeId, now: float) -> bool:
         """Something of the peer's did not hold: a signature, an encoding, a rule. True: cut it."""
         account = self._account(peer, now)
@@ -144,6 +155,7 @@ class Quotas:
             account = self._accounts[peer] = _Account(
                 Bucket(limits.openings_per_minute, 60, now),
                 Bucket(limits.frames_per_second, 1, now),
+                Bucket(limits.gossip_per_second, 1, now),
                 Bucket(limits.failed_per_minute, 60, now),
             )
         self._accounts.move_to_end(peer)

@@ -12,6 +12,7 @@ LIMITS = Limits(
     openings_per_minute=6,
     streams_at_once=2,
     frames_per_second=5,
+    gossip_per_second=4,
     failed_per_minute=3,
     refused_seconds=10,
     peers_max=4,
@@ -130,3 +131,10 @@ def test_any_use_keeps_the_books_bounded_and_right(script: list[tuple[int, str, 
 )
 def test_only_what_no_honest_peer_does_is_blamed(code: Code, blamed: bool) -> None:
     assert is_blamed(RemoteError(code, "It happened.")) is blamed
+
+
+def test_gossip_has_a_quota_of_its_own() -> None:
+    quotas = Quotas(LIMITS)
+    assert [quotas.gossiped(ANNA, 0) for _ in range(5)] == [False] * 4 + [True]
+    assert quotas.refused(ANNA, 1)
+    assert not Quotas(LIMITS).framed(ANNA, 0)
