@@ -3,8 +3,8 @@
 The daemon never imports torch: it starts `node.worker` and speaks to it through a pipe.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -69,10 +69,10 @@ class WorkerPool(Inference):
                 await life.run(self._settings.command)
             finally:
                 self._life = None
-                self._notify()
             self._last_error = life.facts.faults[-1] if life.facts.faults else ""
-            wait = self._settings.back_off.next(wait, trio.current_time() - began)
             self._restarts += 1
+            self._notify()
+            wait = self._settings.back_off.next(wait, trio.current_time() - began)
             _log.warning("worker.restarts", restarts=self._restarts, wait_ms=round(wait * 1000))
             await trio.sleep(wait)
 
@@ -116,7 +116,8 @@ class WorkerPool(Inference):
             )
         number, events = life.begin(task)
         try:
-            yield _until_end(events)
+            async with aclosing(_until_end(events)) as listening:
+                yield listening
         finally:
             life.leave(number)
 
@@ -127,7 +128,7 @@ class WorkerPool(Inference):
 
 async def _until_end(
     events: trio.MemoryReceiveChannel[Event | LocalError],
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     async for event in events:
         if isinstance(event, LocalError):
             raise event
@@ -138,7 +139,8 @@ async def _until_end(
 
 @asynccontextmanager
 async def open_pool(settings: PoolSettings) -> AsyncIterator[WorkerPool]:
-    """A pool that runs inside the context. It may serve nothing yet: ask `wait_changed`."""
+    """A pool that runs inside the context; what the body raises comes in an ExceptionGroup. The
+    pool may serve nothing yet: ask `wait_changed`."""
     pool = WorkerPool(settings)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pool.run)

@@ -3,8 +3,8 @@
 It keeps every promise of the real one: slots, order of events, cancellation, failure.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -80,7 +80,8 @@ class ScriptedInference(Inference):
         running = _Running(task.model)
         self._running.append(running)
         try:
-            yield _play(running, prompt, task, self._script(task))
+            async with aclosing(_play(running, prompt, task, self._script(task))) as events:
+                yield events
         finally:
             self._running.remove(running)
 
@@ -93,7 +94,7 @@ def prompt_ids(task: Task) -> list[int]:
 
 async def _play(
     running: _Running, prompt: Sequence[int], task: Task, script: Script
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     await _pass(running, 0)
     raw = b"".join(token.to_bytes(4, "little") for token in prompt)
     yield Begun(len(prompt), blake2b(raw, digest_size=32).digest())

@@ -13,11 +13,8 @@ import psutil
 import trio
 
 import node
+from node.worker.pipe import ENVIRONMENT_ALLOWED
 
-ENVIRONMENT_ALLOWED: Final = (
-    "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
-    "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "SYSTEMROOT", "TEMP", "TMP",
-)  # fmt: skip
 LINE_CHARACTERS_MAX: Final = 200
 LINES_MAX: Final = 200  # Of one life of a worker: a library that complains without end is muted.
 READ_BYTES: Final = 64 << 10

@@ -1,0 +1,1 @@
+"""The torch process: it sees prompts and weights, and no key, network or ledger."""

@@ -1,0 +1,1 @@
+"""From token ids to token ids: what runs when, the model, and how a token is drawn."""

@@ -1,0 +1,71 @@
+"""A worker process without a model: speaks the pipe, and misbehaves when the prompt asks it to."""
+
+import os
+import signal
+import sys
+
+from node.worker import pipe
+from protocol.errors import Code
+
+
+def say(*messages: pipe.FromWorker) -> None:
+    for message in messages:
+        sys.stdout.buffer.write(pipe.frame(message))
+    sys.stdout.buffer.flush()
+
+
+def answer(add: pipe.Add) -> None:
+    match add.text:
+        case "die":
+            sys.stderr.write("a secret word\nworker fault: RuntimeError at loop.py:1 run\n")
+            sys.stderr.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "garbage":
+            sys.stdout.buffer.write(b"\0\0\0\1x")
+            sys.stdout.buffer.flush()
+        case "flood":
+            say(*[pipe.Progress(add.task, [1], "x")] * (add.output_tokens_max + 10))
+        case "stranger":
+            say(pipe.Ended(add.task + 1000, "stop"))
+        case "refuse":
+            say(pipe.Failed(add.task, Code.BAD_REQUEST, "no such thing"))
+        case "environment":
+            names = " ".join(sorted(os.environ))
+            say(pipe.Progress(add.task, [1], names), pipe.Ended(add.task, "stop"))
+        case "hang":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            say(pipe.Began(add.task, 1, bytes(32)))
+            while True:
+                signal.pause()
+        case "wait":
+            say(pipe.Began(add.task, 1, bytes(32)), pipe.Progress(add.task, [1], "one"))
+        case text:
+            say(pipe.Began(add.task, len(text), bytes(32)))
+            say(pipe.Progress(add.task, [1], text), pipe.Ended(add.task, "stop"))
+
+
+def take(message: pipe.ToWorker) -> None:
+    match message:
+        case pipe.Start():
+            say(pipe.Ready("fake", "cpu-f32", "0", ["nothing"]))
+        case pipe.Load(model, name):
+            if name == "broken":
+                say(pipe.LoadFailed(model, Code.BAD_MODEL, "broken cannot be used"))
+            else:
+                say(pipe.Loaded(model, "cpu-f32/gguf", 100, message.slots, 9))
+        case pipe.Measure(model):
+            say(pipe.Measured(model, 2000, 1000))
+        case pipe.Add():
+            answer(message)
+        case pipe.Cancel(task):
+            say(pipe.Ended(task, "cancelled"))
+
+
+def main() -> None:
+    frames = pipe.Frames()
+    while data := os.read(0, 65536):
+        for body in frames.feed(data):
+            take(pipe.to_worker(body))
+
+
+main()
