@@ -39,7 +39,7 @@ BODY_BYTES_MAX: Final[dict[type[Struct], int]] = {
     Advert: ADVERT_BYTES_MAX,
 }
 ENVELOPE_BYTES: Final = 128  # Tag, signer, signature and the heads of three byte strings.
-ADVERTS_PAGE_BYTES_MAX: Final = FRAME_BYTES_MAX  # One frame: as many adverts as fit are handed on.
+ADVERTS_PAGE_BYTES_MAX: Final = FRAME_BYTES_MAX  # Fewer adverts go where they are long.
 ADVERTS_ASKED: Final = b"adverts/1"
 """The request frame of the direct exchange: it asks for all, so it says nothing more."""
 
