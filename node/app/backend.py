@@ -128,13 +128,16 @@ class NodeBackend(Backend):
                 remedy="Set it, or turn on automatic time in the system's settings.",
             )
         heard = bool(self._parts.discovery.listings())
-        agrees = "agrees with the peers'" if heard else "has no peer's clock to be compared with yet"
+        agrees = (
+            "agrees with the peers'" if heard else "has no peer's clock to be compared with yet"
+        )
         return views.Check(name="clock", state="ok", sentence=f"The clock {agrees}.")
 
     def _check_peers(self) -> views.Check:
         count = len(self._parts.network.peers)
         if count:
-            return views.Check(name="peers", state="ok", sentence=f"{count} peers are connected.")
+            peers = "1 peer is" if count == 1 else f"{count} peers are"
+            return views.Check(name="peers", state="ok", sentence=f"{peers} connected.")
         return views.Check(
             name="peers",
             state="warn",

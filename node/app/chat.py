@@ -29,9 +29,12 @@ async def chat(parts: Parts, wanted: ChatJob) -> AsyncIterator[AsyncIterator[Cha
         raise LocalError(Code.DRAINING, "This node is shutting down and asks for no new jobs.")
     began_at = trio.current_time()
     job, ranked = _prepared(parts, wanted)
-    async with parts.requester.ask(job) as told:
-        async with aclosing(_Telling(parts, ranked, began_at).events(told)) as events:
-            yield events
+    telling = _Telling(parts, ranked, began_at)
+    async with (
+        parts.requester.ask(job) as told,
+        aclosing(telling.events(told)) as events,
+    ):
+        yield events
 
 
 def _prepared(parts: Parts, wanted: ChatJob) -> tuple[Job, list[Ranked]]:

@@ -114,7 +114,7 @@ class _Composition:
         )
         shared = Shared(config, catalogue, cache)
         discovery = self._discovery(database, network, lambda: self._own(devices, sharing, shared))
-        sharing.watch(discovery.changed)
+        sharing.watch(partial(discovery.changed, urgent=True))
         shared.watch(discovery.changed)
         around = Surroundings(
             identity=self._identity,

@@ -23,6 +23,8 @@ _SETTLE_MS = 1_000  # A new connection hears gossip after 0.25-0.56 s (facts, li
 
 _log = Log("discovery")
 
+_URGENT_SPACING_MS = 2_000  # Others take three adverts of a node at once, then one in 5 s.
+
 
 class Sequences(Protocol):
     """Where the numbers of our adverts are kept over a restart."""
@@ -59,15 +61,19 @@ class Advertiser:
         self._heard_at_ms: int | None = None
         self._is_company_new = False
         self._news = trio.Event()
+        self._urgent = trio.Event()
 
     @property
     def sequence(self) -> int:
         """The number of the last advert."""
         return self._sequence
 
-    def changed(self) -> None:
-        """What the advert says is no longer so. Many calls make one advert in each spacing."""
+    def changed(self, *, urgent: bool = False) -> None:
+        """What the advert says is no longer so. Many calls make one advert in each spacing; an
+        owner's own word is `urgent` and goes out within two seconds."""
         self._news.set()
+        if urgent:
+            self._urgent.set()
 
     def connected(self) -> None:
         """A connection came up. It matters when it is the only one: nobody beyond it has heard
@@ -128,11 +134,15 @@ class Advertiser:
             while not self._network.peers:
                 self._news = trio.Event()
                 await self._news.wait()
-            wait_ms = _SETTLE_MS if self._is_company_new else 0
-            if self._heard_at_ms is not None:
-                passed_ms = self._clock.steady_ms() - self._heard_at_ms
-                wait_ms = max(wait_ms, self._spacing_ms - passed_ms)
-            await trio.sleep(wait_ms / 1000)
+            settle_ms = _SETTLE_MS if self._is_company_new else 0
+            with trio.move_on_after(self._wait_ms(settle_ms, self._spacing_ms) / 1000):
+                await self._urgent.wait()
+                await trio.sleep(self._wait_ms(settle_ms, _URGENT_SPACING_MS) / 1000)
             self._is_company_new = False
         # What happens from here on is news for the next advert: this one is made right now.
-        self._news = trio.Event()
+        self._news, self._urgent = trio.Event(), trio.Event()
+
+    def _wait_ms(self, settle_ms: int, spacing_ms: int) -> int:
+        if self._heard_at_ms is None:
+            return settle_ms
+        return max(settle_ms, spacing_ms - (self._clock.steady_ms() - self._heard_at_ms))

@@ -128,9 +128,9 @@ class Discovery:
         reached; then it is not among `adverts` until it is heard again."""
         await self._dialer.connect_to(node)
 
-    def changed(self) -> None:
-        """What OwnState says has changed: tell the others, soon."""
-        self._advertiser.changed()
+    def changed(self, *, urgent: bool = False) -> None:
+        """What OwnState says has changed: tell the others, soon; `urgent` is an owner's word."""
+        self._advertiser.changed(urgent=urgent)
 
     @property
     def clock_suspect(self) -> bool:

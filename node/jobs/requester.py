@@ -130,6 +130,7 @@ class _Attempt:
         self.request: Request | None = None
         self.id = MessageId(b"")
         """Of the order, or before it of the request."""
+        self.ordered = False
 
 
 class _Run:
@@ -188,6 +189,7 @@ class _Run:
     async def _carry_out(self, action: Action, nursery: trio.Nursery) -> None:
         match action:
             case Ask(number, candidate):
+                await self._end_attempt()
                 self._begin_attempt(number, candidate, nursery)
                 return
             case Accepted():
@@ -230,6 +232,7 @@ class _Run:
                     channel=b"",
                 )
                 attempt.id = await courier.send(order)
+                attempt.ordered = True
                 self._ready.append(OrderSent(number, attempt.id))
                 # Off the way to the first token: it is a note for `ayni jobs`, not money.
                 nursery.start_soon(self._around.recorder.put, self._began(attempt))
@@ -244,6 +247,15 @@ class _Run:
                 await courier.reset()
             case _:
                 assert_never(action)
+
+    async def _end_attempt(self) -> None:
+        """The history has an order that came to nothing before another is placed."""
+        attempt = self._attempt
+        if attempt is not None and attempt.ordered:
+            code = self._machine.failures[-1].code
+            await self._around.recorder.put(
+                replace(self._began(attempt), state=state_of("none", code), code=code)
+            )
 
     def _begin_attempt(self, number: int, candidate: Candidate, nursery: trio.Nursery) -> None:
         if number > 1:

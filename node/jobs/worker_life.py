@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +43,8 @@ class WorkerSettings:
     device: str = "auto"
     compute: str = "auto"  # "f32" and "bf16" are asked for in tests and comparisons.
     slots: int = 2  # Sequences of each model at once.
+    # After the start and then between two measures of speed; the last is repeated for ever.
+    measure_again_seconds: Sequence[float] = (60, 600, 3600)
 
 
 @dataclass(slots=True)
@@ -85,7 +88,7 @@ class WorkerLife:
         self._numbers = 0
         self._told_a_prompt = False
         # A task is answered before its slot is free, so this can never be full.
-        most = 2 + 2 * len(models) + 2 * settings.slots * len(models)
+        most = 2 + 3 * len(models) + 2 * settings.slots * len(models)
         self._outgoing, self._to_write = trio.open_memory_channel[pipe.ToWorker](most)
         self._scope = trio.CancelScope()
 
@@ -138,6 +141,7 @@ class WorkerLife:
                     nursery.start_soon(self._hear_faults, process)
                     nursery.start_soon(self._hear, process)
                     nursery.start_soon(self._watch_start)
+                    nursery.start_soon(self._measure_again)
                     self._say_start()
         except OSError as error:
             self.facts.faults.append(f"The worker cannot be started: {error.strerror}.")
@@ -180,6 +184,23 @@ class WorkerLife:
         await trio.sleep(START_SECONDS_MAX)
         if len(self._settled) < len(self._models):
             self._end(f"The worker was not ready after {START_SECONDS_MAX} s.")
+
+    async def _measure_again(self) -> None:
+        """What was timed while the machine was busy starting would mislead others for ever, so
+        it is timed anew when nothing runs here."""
+        *few, often = self._settings.measure_again_seconds
+        for seconds in chain(few, repeat(often)):
+            while True:
+                await trio.sleep(seconds)
+                # A worker that does not read what it was told is given no more to read.
+                if self.served and not self._running and not self._unread:
+                    break
+            for served in self.served:
+                self._outgoing.send_nowait(pipe.Measure(served.model))
+
+    @property
+    def _unread(self) -> int:
+        return self._outgoing.statistics().current_buffer_used
 
     async def _write(self, process: trio.Process) -> None:
         assert process.stdin is not None

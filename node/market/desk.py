@@ -89,7 +89,7 @@ class Desk:
         if model.slots_free < 1:
             raise LocalError(
                 Code.BUSY,
-                f"All {model.slots} slots for {model.name} are taken here.",
+                f"The slots for {model.name} here, {model.slots}, are all taken.",
                 RETRY_BUSY_MS,
             )
         return Quote(

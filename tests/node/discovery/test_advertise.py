@@ -131,6 +131,24 @@ async def test_however_often_it_changes_one_in_ten_seconds_is_told(
         assert len(gaps) >= 8
 
 
+async def test_an_owners_word_goes_out_within_two_seconds(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with stage(tmp_path) as at:
+        await trio.sleep(0.5)
+        at.advertiser.changed()
+        await trio.sleep(0.5)
+        at.advertiser.changed(urgent=True)
+        await trio.sleep(5)
+        assert at.heard.seconds == [0, 2]
+        at.advertiser.changed(urgent=True)
+        await trio.sleep(0.5)
+        assert at.heard.seconds == [0, 2, 6]
+        at.advertiser.changed()
+        await trio.sleep(20)
+        assert at.heard.seconds == [0, 2, 6, 16]
+
+
 async def test_alone_it_waits_and_tells_the_first_to_come_when_gossip_has_settled(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

@@ -7,6 +7,8 @@ import sys
 from node.worker import pipe
 from protocol.errors import Code
 
+measures: list[bytes] = []
+
 
 def say(*messages: pipe.FromWorker) -> None:
     for message in messages:
@@ -54,7 +56,9 @@ def take(message: pipe.ToWorker) -> None:
             else:
                 say(pipe.Loaded(model, "cpu-f32/gguf", 100, message.slots, 9))
         case pipe.Measure(model):
-            say(pipe.Measured(model, 2000, 1000))
+            measures.append(model)
+            times = measures.count(model)  # It gets faster.
+            say(pipe.Measured(model, 2000 * times, 1000 * times))
         case pipe.Add():
             answer(message)
         case pipe.Cancel(task):

@@ -77,6 +77,19 @@ async def test_a_task_goes_there_and_back() -> None:
     assert not psutil.pid_exists(state.pid)
 
 
+async def test_speed_is_measured_again_when_nothing_runs() -> None:
+    settings = WorkerSettings(measure_again_seconds=(0.05, 0.05, 3600))
+    with trio.fail_after(SECONDS_MAX):
+        async with open_pool(PoolSettings([FILES], settings, QUICK, FAKE)) as pool:
+            await until(pool)
+            async with pool.generate(task("wait")) as events:
+                assert isinstance(await anext(events), Begun)
+                assert pool.served[0].decode_millitokens_per_second == 1000
+            while pool.served[0].decode_millitokens_per_second < 3000:
+                await pool.wait_changed()
+            assert pool.served[0].prefill_millitokens_per_second == 6000
+
+
 async def test_slots_come_back_when_the_worker_says_so() -> None:
     async with fake_pool() as pool:
         async with pool.generate(task("wait")) as first, pool.generate(task("wait")):
