@@ -1,0 +1,53 @@
+"""The real model over real processes, and the demo as a newcomer runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.network.testnet import ROOT, environment, open_testnet
+
+SMOLLM2 = "smollm2-135m-instruct"
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_demo_holds_and_tells_all_its_figures() -> None:
+    done = subprocess.run(
+        [ROOT / "scripts" / "demo", "--json"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done
+    figures = json.loads(done.stdout)
+    assert (figures["held"], figures["failure"]) == (True, None)
+    assert figures["peers"] == 3
+    assert set(figures["advertised_tokens_per_second"]) == {"maize", "potato"}
+    assert figures["ask"]["output_tokens"] > 5
+    assert figures["ask"]["pieces"] >= 5
+    assert figures["ask"]["cost_microcredits"] > 0
+    assert figures["curl"]["finish_reason"] in ("stop", "length")
+    assert figures["two_at_once"]["providers"] == ["maize", "potato"]
+    assert figures["two_at_once"]["third"] == "BUSY"
+    assert figures["kill"]["fresh_job_at"] == "potato"
+
+
+def test_a_real_model_answers_sensibly_from_another_node(tmp_path: Path) -> None:
+    question = "Why is the sky blue? Answer in two sentences."
+    fetch = [sys.executable, "-m", "node", "models", "--fetch", SMOLLM2]
+    variables = environment(None)
+    subprocess.run(fetch, check=True, capture_output=True, timeout=900, env=variables, cwd=ROOT)
+    with open_testnet(tmp_path, 2, SMOLLM2) as testnet:
+        wish = ("--temperature", "0", "--max-tokens", "80")
+        answer, again = (testnet.quinoa.asked(question, *wish) for _ in range(2))
+    assert (answer["provider_name"], answer["model"]) == ("maize", SMOLLM2)
+    assert answer["finish_reason"] in ("stop", "length")
+    words = answer["text"].lower()
+    assert "blue" in words
+    assert "light" in words or "scatter" in words
+    assert again["text"] == answer["text"]
