@@ -115,7 +115,7 @@ class _Composition:
         shared = Shared(config, catalogue, cache)
         discovery = self._discovery(database, network, lambda: self._own(devices, sharing, shared))
         sharing.watch(partial(discovery.changed, urgent=True))
-        shared.watch(discovery.changed)
+        shared.watch(lambda others: discovery.changed(urgent=others))
         around = Surroundings(
             identity=self._identity,
             network_id=self._network_id,

@@ -17,6 +17,9 @@ from protocol.errors import Code, LocalError
 from protocol.ids import ModelId
 
 FETCH_AGAIN_SECONDS = 300
+Watcher = Callable[[bool], None]
+"""(are there other models than before?)"""
+
 _log = Log("shared")
 
 
@@ -28,12 +31,13 @@ class Shared(Inference):
         self._config = config
         self._catalogue = catalogue
         self._cache = cache
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: list[Watcher] = []
+        self._told: frozenset[ModelId] = frozenset()
         self.pool: WorkerPool | None = None
         self.fetching = ""
         """What is being fetched, or why that failed; "" when all is here."""
 
-    def watch(self, watcher: Callable[[], None]) -> None:
+    def watch(self, watcher: Watcher) -> None:
         """Call `watcher` whenever offers or free slots may have changed; it must not wait."""
         self._watchers.append(watcher)
 
@@ -101,8 +105,11 @@ class Shared(Inference):
         self.fetching = f"{progress.model}: {progress.stage}, {done}{of} MiB"
 
     def _tell(self) -> None:
+        served = frozenset(served.model for served in self.served)
+        others = served != self._told  # Which models there are, not only how many slots.
+        self._told = served
         for watcher in self._watchers:
-            watcher()
+            watcher(others)
 
     def _offer(self, served: Served) -> ModelOffer:
         price = self._config.share.price(served.name)

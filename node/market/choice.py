@@ -13,6 +13,8 @@ from protocol.matching import Ranked, Wish, rank
 Adverts = Callable[[], Mapping[NodeId, Advert]]
 """Live adverts of nodes that can be reached, without our own."""
 
+RETRY_PAUSED_MS = 10_000
+
 
 class Market:
     """Ranks providers by their adverts and our own orders that run at each."""
@@ -44,25 +46,44 @@ class Market:
     def candidates(self, wish: Wish) -> list[Ranked]:
         """Providers for a job, best first; busy ones last, since their adverts may be old.
 
-        Raises LocalError NO_PROVIDER with the reason.
+        Raises LocalError NO_PROVIDER, CONTEXT_EXCEEDED or COST_EXCEEDED with the reason.
         """
         adverts = self._adverts()
         ranked = rank(wish, adverts, self._orders)
         if ranked:
             return ranked
+        raise self._nobody(wish, adverts)
+
+    def _nobody(self, wish: Wish, adverts: Mapping[NodeId, Advert]) -> LocalError:
+        code, retry_ms = Code.NO_PROVIDER, 0
         if wish.provider is not None:
-            if wish.provider not in adverts:
-                reason = "The provider that was asked for is not there now"
-            else:
-                reason = f"{adverts[wish.provider].name} takes no such job now"
+            adverts = {node: adverts[node] for node in adverts if node == wish.provider}
+        offers = [
+            offer
+            for advert in adverts.values()
+            for offer in advert.models
+            if not wish.models or offer.model in wish.models
+        ]
+        context = max((offer.context_tokens for offer in offers), default=0)
+        if wish.provider is not None and not adverts:
+            reason = "The provider that was asked for is not there now"
+        elif not offers:
+            reason = "The provider that was asked for shares no such model now"
         elif all(advert.sharing != "on" for advert in adverts.values() if advert.models):
-            reason = "All nodes with such a model have paused sharing"
-        else:
+            reason, retry_ms = "All nodes with such a model have paused sharing", RETRY_PAUSED_MS
+        elif wish.prompt_tokens >= context:
+            code = Code.CONTEXT_EXCEEDED
             reason = (
-                f"No node takes a prompt of about {wish.prompt_tokens} tokens for at most "
-                f"{wish.cost_max} microcredits"
+                f"The prompt has about {wish.prompt_tokens} tokens; the most that anybody's model "
+                f"takes is {context}"
             )
-        raise LocalError(Code.NO_PROVIDER, f"{reason}; `ayni peers` shows who is there.")
+        else:
+            code = Code.COST_EXCEEDED
+            reason = (
+                f"The job's cap of {wish.cost_max} microcredits pays for no prompt of about "
+                f"{wish.prompt_tokens} tokens at today's prices"
+            )
+        return LocalError(code, f"{reason}; `ayni peers` shows who is there.", retry_ms)
 
     @contextmanager
     def ordering(self, node: NodeId) -> Iterator[None]:

@@ -124,10 +124,11 @@ def test_who_has_no_key_or_asks_for_what_is_not_there_is_told(testnet: Testnet) 
             create(model=MODEL, messages=[{"role": "user", "content": "x" * 12_000}])
         assert too_long.value.code == "CONTEXT_EXCEEDED"
         capped = {"ayni": {"cost_max_microcredits": 1}}
-        with pytest.raises(openai.InternalServerError) as too_dear:
+        with pytest.raises(openai.APIStatusError) as too_dear:
             create(model=MODEL, messages=MESSAGES, extra_body=capped)
-        assert too_dear.value.code == "NO_PROVIDER"
-        assert "for at most 1 microcredits" in too_dear.value.message
+        assert too_dear.value.status_code == 402
+        assert too_dear.value.code == "COST_EXCEEDED"
+        assert "cap of 1 microcredits" in too_dear.value.message
     assert quinoa.asked("Still there?", "--max-tokens", "4")["output_tokens"] == 4
     refused = [job for job in quinoa.get("jobs") if job["code"] == "CONTEXT_EXCEEDED"]
     assert {job["peer_name"] for job in refused} == set(PROVIDERS)  # Each was asked in vain.

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+from msgspec.structs import replace as replace_struct
+
 from node.jobs.around import Surroundings
 from node.jobs.inference import Served, Task
 from node.jobs.mailbox import Told
@@ -129,10 +131,23 @@ def introduce(requester: Home, *providers: Home) -> None:
         )  # fmt: skip
 
 
-def job(requester: Home, *, tokens: int = 100, cost_max: int = 1_000_000, **changes) -> Job:
+def pause(requester: Home, provider: Home) -> None:
+    """The requester has heard that this provider has paused."""
+    node = provider.identity.node
+    requester.adverts[node] = replace_struct(requester.adverts[node], sharing="paused")
+
+
+def job(
+    requester: Home,
+    *,
+    tokens: int = 100,
+    cost_max: int = 1_000_000,
+    prompt_tokens: int = 8,
+    **changes,
+) -> Job:
     prompt = Prompt((Message("user", "Why is the sky blue?"),), "")
     number = JobId(requester.around.random_bytes(16))
-    wish = Wish(number, [MODEL], (), 8, tokens, cost_max, None)
+    wish = Wish(number, [MODEL], (), prompt_tokens, tokens, cost_max, None)
     ranked = requester.market.candidates(wish)
     made = Job(
         id=number,

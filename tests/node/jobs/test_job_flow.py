@@ -10,6 +10,7 @@ from node.network.memory import MemoryWorld
 from node.storage.jobs import JobState
 from protocol.errors import Code, LocalError
 from protocol.job.requester import Accepted, Deliver, Failure, Finished
+from protocol.job.terms import Message, Prompt
 from protocol.pricing import cost
 from tests.node.jobs.homes import (
     NAME,
@@ -20,6 +21,7 @@ from tests.node.jobs.homes import (
     introduce,
     job,
     open_home,
+    pause,
 )
 
 
@@ -272,5 +274,11 @@ async def test_no_provider_is_said_with_the_reason(autojump_clock, tmp_path):
         introduce(quinoa, maize)
         with pytest.raises(LocalError, match=r"MODEL_NOT_SERVED.*scripted"):
             quinoa.market.models_named("llama")
-        with pytest.raises(LocalError, match=r"NO_PROVIDER.*for at most 0 microcredits"):
+        with pytest.raises(LocalError, match=r"COST_EXCEEDED.*cap of 0 microcredits"):
             job(quinoa, cost_max=0)
+        long = Prompt((Message("user", "why " * 5000),), "")
+        with pytest.raises(LocalError, match=r"CONTEXT_EXCEEDED.*takes is 2048"):
+            job(quinoa, prompt_tokens=5000, prompt=long)
+        pause(quinoa, maize)
+        with pytest.raises(LocalError, match=r"NO_PROVIDER.*paused sharing"):
+            job(quinoa)
