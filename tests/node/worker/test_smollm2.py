@@ -31,7 +31,7 @@ async def path() -> Path:
     named = os.environ.get("AYNI_TEST_SMOLLM2")
     if named:
         return Path(named)
-    _, paths = load(None)
+    paths, _ = load(None)
     cache = ModelCache(paths.models_folder, paths.config_folder)
     ready = await cache.get(load_catalogue().find("smollm2-135m-instruct"))
     return ready.weights
