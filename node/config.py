@@ -109,6 +109,19 @@ class AskSettings(Settings, frozen=True, kw_only=True):
     cost_max: MicrocreditsField = 1_000_000
 
 
+class RiskSettings(Settings, frozen=True, kw_only=True):
+    """[risk]: in microcredits, what any one requester may owe this node for jobs."""
+
+    stranger_microcredits: MicrocreditsField = 100_000
+
+
+class LedgerSettings(Settings, frozen=True, kw_only=True):
+    """[ledger]: the pace of what needs no hurry."""
+
+    claim_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    audit_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 30
+
+
 class ModelSettings(Settings, frozen=True, kw_only=True):
     """[models]"""
 
@@ -130,6 +143,8 @@ class Config(Settings, frozen=True, kw_only=True):
     worker: WorkerSettings = WorkerSettings()
     api: ApiSettings = ApiSettings()
     ask: AskSettings = AskSettings()
+    risk: RiskSettings = RiskSettings()
+    ledger: LedgerSettings = LedgerSettings()
     models: ModelSettings = ModelSettings()
     log: LogSettings = LogSettings()
 

@@ -50,6 +50,22 @@ class Code(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
     DIGEST_MISMATCH = "DIGEST_MISMATCH"
     BAD_MODEL = "BAD_MODEL"
+    # The ledger.
+    LINK_BROKEN = "LINK_BROKEN"
+    OVERDRAWN = "OVERDRAWN"
+    BALANCE_WRONG = "BALANCE_WRONG"
+    AMOUNT_WRONG = "AMOUNT_WRONG"
+    NOT_PAYEE = "NOT_PAYEE"
+    ALREADY_CLAIMED = "ALREADY_CLAIMED"
+    NEED = "NEED"  # Certificates of claimed sources are to be shown.
+    BAD_CERTIFICATE = "BAD_CERTIFICATE"
+    BAD_PROOF = "BAD_PROOF"
+    PAST = "PAST"
+    MISSING = "MISSING"  # Certified entries before this one are to be sent.
+    VOTED_OTHER = "VOTED_OTHER"
+    NOT_WITNESS = "NOT_WITNESS"
+    FORGOT = "FORGOT"  # A witness has lost votes of its own and casts no more.
+    HALTED = "HALTED"
 
 
 class AyniError(Exception):

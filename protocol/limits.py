@@ -5,7 +5,7 @@ from typing import Final
 # Frames and encoding.
 FRAME_LENGTH_BYTES: Final = 4
 FRAME_BYTES_MAX: Final = 1 << 20  # The largest frame of any stream: an order with a long prompt.
-CODEC_DEPTH_MAX: Final = 8  # The deepest message (a signed order in a frame) nests five levels.
+CODEC_DEPTH_MAX: Final = 10  # The deepest message (a breach in a page of proofs) nests nine.
 CODEC_ITEMS_MAX: Final = 65_536  # Items in one message; an order's prefix of 32 k ids fits twice.
 FRAME_SECONDS_MAX: Final = 10  # A frame that has begun must end: half a frame is no lease.
 
@@ -92,3 +92,21 @@ DIAL_SECONDS_MAX: Final = 10
 OPEN_SECONDS_MAX: Final = 10
 RPC_SECONDS_MAX: Final = 10  # One small frame each way.
 GOSSIP_BYTES_MAX: Final = 16 << 10  # Four times the largest advert; proofs fit.
+
+# The ledger.
+CLAIM_SOURCES_MAX: Final = 256  # With the seals of 64 witnesses, the proofs of all fit one frame.
+SEQ_MAX: Final = 1 << 53  # An entry a microsecond for 285 years.
+EPOCH_MAX: Final = 1 << 16  # Witness lists of one network; there is one today, number 0.
+ENTRY_BYTES_MAX: Final = 14 << 10  # A claim of 256 sources, 49 bytes each, and 250 around them.
+SOURCE_KIND_BYTES_MAX: Final = 16  # The longest kind that is planned has six.
+CERTIFIED_BYTES_MAX: Final = 20 << 10  # The largest entry, its envelope and 64 seals of 70 bytes.
+PAY_CERTIFIED_BYTES_MAX: Final = 3400  # A pay with 43 seals, the quorum of 64: what a proof is.
+HEADS_MAX: Final = 48  # Answers that fit one frame even if each head is the largest claim.
+RANGE_ENTRIES_MAX: Final = 1024  # Small entries fill a frame at about that many.
+ACCOUNTS_PAGE_MAX: Final = 1024  # 34 KiB.
+PROOFS_PAGE_MAX: Final = 16  # Of the largest contradictions, 29 KiB each, 16 fill half a frame.
+INSTANCE_BYTES: Final = 16  # Random: two daemons with one key are told apart.
+VOTE_BURST_ENTRIES: Final = 60  # A minute's entries at once, after a time of silence.
+VOTE_INTERVAL_MS: Final = 1_000  # Then one entry a second for each account.
+VOTE_ACCOUNTS_MAX: Final = 65_536  # Buckets kept: about 16 MiB; the least used go first.
+FAULTS_SHOWN_MAX: Final = 100  # Of an audit: enough to see what is wrong, however much is.

@@ -17,7 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from demo_parts import AYNI, Broken, Demo, Stream, check, log_tail, until
+import demo_money
+import psutil
+from demo_parts import AYNI, Broken, Demo, Stream, check, is_over, log_tail, until
 
 MODEL = "smollm2-135m-instruct"
 QUESTION = "Why is the sky blue? Answer in two sentences."
@@ -29,17 +31,21 @@ STOP_SECONDS_MAX = 5
 def start(demo: Demo) -> None:
     demo.say("Starting four nodes: quinoa asks, maize and potato share, oca shares nothing.")
     began = time.monotonic()
-    command = [str(AYNI), "--home", str(demo.folder), "testnet", "up", "--detach", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    check(done.returncode == 0, f"the testnet did not start: {done.stdout}{done.stderr}")
-    found = json.loads(done.stdout)
-    demo.nodes = {node["name"]: node for node in found}
-    demo.remember_processes()
+    testnet_up(demo)
     check(set(demo.nodes) == {"quinoa", "maize", "potato", "oca"}, "the four nodes are not there")
     demo.figures["start_seconds"] = round(time.monotonic() - began, 2)
     until("a model on both providers", READY_SECONDS_MAX, lambda: len(offers(demo)) == 2)
     demo.remember_processes()
     demo.figures["ready_seconds"] = round(time.monotonic() - began, 2)
+    demo.wallets_before = demo_money.wallets(demo)
+
+
+def testnet_up(demo: Demo) -> None:
+    command = [str(AYNI), "--home", str(demo.folder), "testnet", "up", "--detach", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    check(done.returncode == 0, f"the testnet did not start: {done.stdout}{done.stderr}")
+    demo.nodes = {node["name"]: node for node in json.loads(done.stdout)}
+    demo.remember_processes()
 
 
 def offers(demo: Demo) -> dict[str, dict[str, Any]]:
@@ -219,12 +225,39 @@ def stop(demo: Demo) -> None:
     check(seconds <= STOP_SECONDS_MAX, f"stopping took {seconds:.1f} s")
 
 
+def step_paid(demo: Demo) -> None:
+    demo_money.step_paid(demo, demo.wallets_before)
+
+
+def step_witnesses_down(demo: Demo) -> None:
+    demo_money.step_witnesses_down(demo, kill, start_again)
+
+
+def kill(demo: Demo, name: str) -> None:
+    demo.remember_processes()
+    process = psutil.Process(demo.nodes[name]["pid"])
+    process.kill()
+    demo.say(f"\n$ kill -9 {process.pid}    ({name})")
+    until(f"the end of {name}", 10, lambda: is_over(process))
+
+
+def start_again(demo: Demo, name: str) -> None:
+    """`testnet up` starts those that do not run; maize, which was killed before, comes too."""
+    demo.say(f"\n$ ayni testnet up    ({name} comes back)")
+    testnet_up(demo)
+
+
 STEPS: list[tuple[str, Callable[[Demo], None]]] = [
     ("quinoa sees three peers and what they offer", step_peers),
     ("a question is answered by another node, token by token", step_ask),
     ("the same through the OpenAI API, with curl", step_curl),
     ("two at once go to two nodes, a third is told to wait", step_two_at_once),
+    ("quinoa has paid what maize and potato have earned", step_paid),
+    ("oca, which took no part, verifies every chain from genesis", demo_money.step_verified),
+    ("anyone can verify an export offline; one flipped bit is found", demo_money.step_offline),
+    ("forged entries are refused, and a contradiction leaves a proof", demo_money.step_forged),
     ("a provider is killed in mid-answer", step_kill),
+    ("with two of four witnesses a job streams; its payment waits", step_witnesses_down),
 ]
 
 

@@ -36,6 +36,7 @@ class Demo:
         self.log = folder / "quinoa" / "up.log"
         self.nodes: dict[str, dict[str, Any]] = {}
         self.processes: dict[int, psutil.Process] = {}
+        self.wallets_before: dict[str, dict[str, Any]] = {}
 
     def say(self, text: str = "") -> None:
         print(text, file=self.out, flush=True)
@@ -72,8 +73,16 @@ class Demo:
         return [
             f"{process.pid} {' '.join(process.cmdline()[:6])}"
             for process in self.processes.values()
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+            if not is_over(process)
         ]
+
+
+def is_over(process: psutil.Process) -> bool:
+    """Whether a process has ended, also where its parent has not asked yet how."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _quoted(words: tuple[str, ...]) -> Iterator[str]:

@@ -6,9 +6,6 @@ bytes is meant: then specification, vectors and version change together. Tests n
 
 import json
 import re
-from pathlib import Path
-
-from msgspec import Struct
 
 from protocol import codec
 from protocol.capacity import capacity_topic
@@ -21,31 +18,12 @@ from protocol.ledger.genesis import network_file_text, network_id
 from protocol.limits import MICROCREDITS_MAX, PRICE_MAX
 from protocol.pricing import cost, output_tokens_affordable
 from protocol.units import credits_text
+from scripts.vector_text import ROOT, VECTORS, Json, readable, text_of
 from tests.protocol import samples
 
-ROOT = Path(__file__).resolve().parent.parent
-VECTORS = ROOT / "tests" / "vectors"
 SPECIFICATION = ROOT / "protocol" / "SPEC.md"
 SHOWN_WHOLE_DIGITS = 320  # What a reader still compares by eye.
 SHOWN_DIGITS = 48  # Of a longer run of hex digits, at each end.
-
-Json = dict[str, object]
-
-
-def readable(value: object) -> object:
-    """A message as JSON: bytes are 0x and hex, a struct is an object in the order of its fields
-    and a tagged one begins with its type. Enough to pack it again without any of our code."""
-    match value:
-        case bytes():
-            return "0x" + value.hex()
-        case Struct():
-            tag = value.__struct_config__.tag
-            fields = {name: readable(getattr(value, name)) for name in value.__struct_fields__}
-            return fields if tag is None else {"type": tag, **fields}
-        case tuple() | list():
-            return [readable(item) for item in value]
-    assert not isinstance(value, str) or not value.startswith("0x")
-    return value
 
 
 def messages() -> Json:
@@ -203,11 +181,6 @@ RECORDED = {
     "genesis": genesis,
     "pricing": pricing,
 }
-
-
-def text_of(recorded: Json) -> str:
-    """A vector file, as it stands on disk."""
-    return json.dumps(recorded, indent=1, ensure_ascii=False) + "\n"
 
 
 def shortened(digits: str) -> str:

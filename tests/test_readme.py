@@ -1,17 +1,16 @@
-"""README.md and ARCHITECTURE.md are true: commands run, names exist, links lead somewhere."""
+"""README.md is true: its commands run, names exist, links lead somewhere, and its tour goes so."""
 
-import ast
 import contextlib
+import itertools
 import os
 import re
 import shlex
 import subprocess
 import sys
 import time
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import click
 import psutil
@@ -19,40 +18,22 @@ import pytest
 from msgspec.structs import fields, replace
 
 from node.api import chat_request
+from node.api.ledger_views import Trouble
 from node.cli.main import ayni
 from node.config import Config, WorkerSettings, find_paths, parse, read_file, write
 from node.models.catalogue import load_catalogue
-from node.network.hardening import GUARDS
 from node.testnet import run
 from node.testnet.plan import prepare
 from protocol.errors import Code
-from protocol.job import provider, requester
+from protocol.identity import Identity, Seed, digest
+from protocol.ids import node_text
+from protocol.ledger.charter import quorum
+from tests.pages import ARCHITECTURE, README, ROOT, SPAN, blocks, prose, spans
 from tests.tiny_model import tiny_gguf
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
-FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SPAN = re.compile(r"`([^`\n]+)`")
 READY_SECONDS_MAX = 60
 RUN_SECONDS_MAX = 120
-
-
-def blocks(text: str, kind: str) -> list[str]:
-    """The fenced blocks whose first line says so, such as "sh tour"; "sh" is all of shell."""
-    return [
-        body for said, body in FENCE.findall(text) if said == kind or said.startswith(kind + " ")
-    ]
-
-
-def prose(text: str) -> str:
-    return FENCE.sub("", text)
-
-
-def spans(text: str) -> list[str]:
-    """What stands between backticks, outside of blocks."""
-    return SPAN.findall(prose(text))
 
 
 def commands(script: str) -> Iterator[list[str]]:
@@ -80,13 +61,30 @@ def understood(words: list[str]) -> None:
     while isinstance(command, click.Group):
         context = click.Context(command, info_name=words[0], parent=parent)
         given, rest, _ = command.make_parser(context).parse_args(list(words[1:]))
-        assert given or rest, f"no verb in {words}"
+        assert given or rest or command.invoke_without_command, f"no verb in {words}"
         if not rest:
             return
         name, chosen, rest = command.resolve_command(context, rest)
         assert chosen is not None
         command, words, parent = chosen, [name or "", *rest], context
     command.make_context(words[0], list(words[1:]), parent=parent).close()
+
+
+def filled(word: str) -> str:
+    """A word in which names stand for ids, such as $KITCHEN=1000, with ids."""
+    return re.sub(
+        r"\$([A-Z]+)",
+        lambda name: node_text(Identity(Seed(digest(name[1].encode()))).node),
+        word,
+    )
+
+
+def made(words: Sequence[str]) -> None:
+    """Files that earlier commands of the text would have made."""
+    for name in words:
+        if name.endswith((".ayni", ".export")):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).touch()
 
 
 SHELL = sorted({tuple(words) for body in blocks(README, "sh") for words in commands(body)})
@@ -98,10 +96,8 @@ def test_a_command_exists(words: tuple[str, ...], tmp_path: Path) -> None:
     match program:
         case "ayni":
             with contextlib.chdir(tmp_path):
-                for name in arguments:
-                    if name.endswith(".ayni"):  # Made by an earlier command of the text.
-                        Path(name).touch()
-                understood(list(words))
+                made(arguments)
+                understood([filled(word) for word in words])
         case "python3" if arguments[0] != "-c":
             script = ROOT / arguments[0]
             help_ = subprocess.run([sys.executable, script, "--help"], capture_output=True)
@@ -125,6 +121,7 @@ MENTIONED = sorted({span for span in spans(README + ARCHITECTURE) if span.starts
 def test_a_command_in_a_sentence_exists(text: str, tmp_path: Path) -> None:
     words = text.split()
     with contextlib.chdir(tmp_path):
+        made(words)
         Path("FILE").touch()
         # A sentence need not give everything, and --help prints and leaves.
         with contextlib.suppress(click.MissingParameter, click.exceptions.Exit):
@@ -182,6 +179,40 @@ def test_a_model_of_your_own_is_one(tmp_path: Path) -> None:
     own = tmp_path / "models.toml"
     own.write_text(example)
     assert load_catalogue(own).find("my-model").files[0].role == "weights"
+
+
+def rows(text: str, header: str) -> list[list[str]]:
+    """The cells of a table whose first line says so."""
+    lines = text[text.index(header) :].splitlines()
+    table = list(itertools.takewhile(lambda line: line.startswith("|"), lines))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+
+
+def test_every_state_of_a_wallet_has_its_row() -> None:
+    states = [row[0].strip("`") for row in rows(README, "| state | what has happened |")]
+    assert len(states) == len(set(states))
+    assert set(states) == set(get_args(Trouble)) - {""}
+
+
+def test_the_numbers_of_witnesses_are_the_rules() -> None:
+    table = rows(README, "| witnesses | must seal a payment |")
+    assert len(table) == 4
+    for witnesses, seals, faulty in table:
+        for count in map(int, re.findall(r"\d+", witnesses)):
+            faulty_max, needed = quorum(count)
+            assert seals == ("all of them" if needed == count else str(needed))
+            assert faulty == (str(faulty_max) if faulty_max else "none")
+
+
+def test_every_code_that_a_person_may_meet_has_its_row() -> None:
+    # What a provider, a witness or the own node may say at the end of `ayni ask`, `wallet send`
+    # or `ledger verify`; the rest is between programs.
+    told = {
+        code for row in rows(README, "| code | what it means |") for code in SPAN.findall(row[0])
+    }
+    ledger = list(Code)[list(Code).index(Code.LINK_BROKEN) :]
+    assert set(ledger) - told == {Code.BAD_PROOF}
+    assert {Code.UNPAID, Code.RECEIPT_DISPUTED, Code.BAD_SIGNATURE} <= told
 
 
 def test_parameters_are_those_of_the_api() -> None:
@@ -257,7 +288,7 @@ def wait_for_providers(someone: Newcomer) -> None:
 
 
 def test_the_first_ten_minutes(newcomer: Newcomer) -> None:
-    start, look, ask, lists, scripts, end = blocks(README, "sh tour")
+    start, look, ask, lists, scripts, money, check, end = blocks(README, "sh tour")
     assert newcomer.types(start).count("process") == 4
     assert "oca" in newcomer.types(look)
     wait_for_providers(newcomer)
@@ -267,6 +298,16 @@ def test_the_first_ten_minutes(newcomer: Newcomer) -> None:
     assert "my-model" in told
     assert "FAIL" not in told
     assert '"text":' in newcomer.types(scripts)
+    told = newcomer.types(money)
+    assert "spendable:" in told
+    assert "Sent 2.5 credits to oca, 12D3KooW" in told
+    assert ": certified." in told
+    told = newcomer.types(check)
+    assert "from the genesis: 1000 credits" in told
+    assert told.count("All holds.") == 2
+    assert told.count("4000, which is the supply") == 2
+    flipped_is_found(newcomer)
+    one_is_started_again(newcomer)
     (curl,) = blocks(README, "sh tour-api")
     assert '"object":"chat.completion"' in newcomer.types(curl)
     (program,) = blocks(README, "python tour-api")
@@ -283,105 +324,30 @@ def test_the_first_ten_minutes(newcomer: Newcomer) -> None:
     assert "AYNI_HOME" not in newcomer.variables
 
 
-# ARCHITECTURE.md.
-
-
-def mapped() -> Iterator[tuple[str, str]]:
-    """Each path of the map with what is said of it; a folder ends in a slash."""
-    (text,) = blocks(ARCHITECTURE, "map")
-    folders: list[str] = []
-    for line in text.splitlines():
-        depth = (len(line) - len(line.lstrip())) // 2
-        del folders[depth:]
-        prefix = "".join(folders)
-        words = line.split()
-        if words[0].endswith("/"):
-            folders.append(words[0])
-            yield prefix + words[0], line
-            continue
-        for word in words if all(word.endswith(".py") for word in words) else words[:1]:
-            yield prefix + word, line
-
-
-def modules(top: str) -> set[str]:
-    paths = (ROOT / top).rglob("*.py")
-    return {path.relative_to(ROOT).as_posix() for path in paths if path.name != "__init__.py"}
-
-
-def test_the_map_names_what_is_there() -> None:
-    paths = [path for path, _ in mapped()]
-    assert len(set(paths)) == len(paths)
-    assert [path for path in paths if not (ROOT / path).exists()] == []
-    there = modules("node") | modules("protocol")
-    packages = {f"{path.rpartition('/')[0]}/" for path in there}
-    shallow = {path for path in there if path.count("/") == 1}
-    assert (packages | shallow) - set(paths) == set(), "give it a line in ARCHITECTURE.md"
-
-
-def resolves(dotted: str) -> bool:
-    """Whether a name such as node.app.run.run_node is there; read, not imported."""
-    parts = dotted.split(".")
-    for length in range(len(parts), 0, -1):
-        path = ROOT.joinpath(*parts[:length])
-        if path.with_suffix(".py").is_file():
-            scope: ast.AST = ast.parse(path.with_suffix(".py").read_text())
-            break
-        if path.is_dir():
-            return length == len(parts)
-    else:
-        return False
-    for name in parts[length:]:
-        found = [node for node in ast.iter_child_nodes(scope) if name in names_of(node)]
-        if not found:
-            return False
-        scope = found[0]
-    return True
-
-
-def names_of(node: ast.AST) -> set[str]:
-    """The names that a statement gives to something."""
-    match node:
-        case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-            return {name}
-        case ast.Assign(targets=targets):
-            return {target.id for target in targets if isinstance(target, ast.Name)}
-        case ast.AnnAssign(target=ast.Name(id=name)):
-            return {name}
-    return set()
-
-
-def test_what_the_pages_name_exists() -> None:
-    tops = ("node", "protocol", "tests", "scripts", "configs", "lock")
-    found = spans(README + ARCHITECTURE)
-    paths = {span for span in found if re.match(rf"({'|'.join(tops)})/[\w./-]*$", span)}
-    dotted = {span for span in found if re.match(r"(node|protocol)\.[\w.]+$", span)}
-    assert len(paths) >= 30
-    assert len(dotted) >= 40
-    # What the seams name for later issues stands in brackets among the floors.
-    later = {f"node/{name}" for name in re.findall(r"\((\w+)\)", blocks(ARCHITECTURE, "layers")[0])}
-    assert {path for path in paths - later if not (ROOT / path).exists()} == set()
-    assert {name for name in dotted if not name.endswith(".db") and not resolves(name)} == set(
-        {"node.key"} & dotted  # The file of that name.
+def flipped_is_found(someone: Newcomer) -> None:
+    """Change one byte of the file, says the README, and it tells which entry is wrong."""
+    file = someone.home / "ayni-testnet" / "town.export"
+    data = bytearray(file.read_bytes())
+    data[len(data) * 2 // 3] ^= 1
+    file.write_bytes(data)
+    done = subprocess.run(
+        ["ayni", "ledger", "verify", file, "--genesis", file.with_name("network.ayni")],
+        env=someone.variables,
+        capture_output=True,
+        text=True,
     )
+    assert done.returncode == 1, done.stdout
+    assert re.search(r"^12D3KooW\w+ seq \d+: [A-Z_]+: |^the file: [A-Z_]+: ", done.stdout, re.M)
 
 
-def test_the_floors_are_those_that_are_checked() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    contracts = {one["name"]: one for one in settings["tool"]["importlinter"]["contracts"]}
-    assert blocks(ARCHITECTURE, "layers")[0].splitlines() == contracts["floors"]["layers"]
-
-
-def test_every_guard_has_its_row() -> None:
-    rows = re.findall(r"^\| (F\d+) \|", ARCHITECTURE, re.MULTILINE)
-    assert rows == sorted(GUARDS, key=lambda guard: int(guard[1:]))
-
-
-@pytest.mark.parametrize(
-    ("kind", "states"), [("provider", provider.State), ("requester", requester.State)]
-)
-def test_a_diagram_has_every_state(
-    kind: str, states: type[provider.State] | type[requester.State]
-) -> None:
-    (diagram,) = blocks(ARCHITECTURE, f"states {kind}")
-    drawn = set(re.findall(r"\b[A-Z]{4,}\b", diagram))
-    assert drawn == set(states.__members__)
+def one_is_started_again(someone: Newcomer) -> None:
+    """A node that is down comes back, and the others stay as they are."""
+    folder = someone.home / "ayni-testnet"
+    before = {one.name: one.pid for one in run.status(folder)}
+    someone.types("AYNI_HOME=~/ayni-testnet/oca ayni down")
+    psutil.Process(before["oca"]).wait(RUN_SECONDS_MAX)
+    (again,) = {span for span in spans(README) if span.endswith("testnet up --detach")}
+    someone.types(again)
+    after = {one.name: one.pid for one in run.status(folder)}
+    assert None not in after.values()
+    assert {name for name in after if after[name] != before[name]} == {"oca"}

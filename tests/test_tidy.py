@@ -40,7 +40,12 @@ PRINTS = ("node/cli/", "node/__main__.py")
 # Loaded by name: the CLI's verbs when they are called, and what `python -m` starts.
 LOADED_BY_NAME = re.compile(r"(^|\.)__(init|main)__$|^node\.cli\.")
 # Fakes are product code that only tests use yet; the simulator will.
-FAKES = {"node.api.scripted", "node.jobs.scripted", "node.network.memory"}
+FAKES = {
+    "node.api.scripted",
+    "node.jobs.scripted",
+    "node.ledger.scripted",
+    "node.network.memory",
+}
 
 
 def name_of(path: Path) -> str:

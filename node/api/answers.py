@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import trio
 from starlette.responses import Response
+from starlette.types import Receive
 
 from node.api.failures import error_body, http_status, retry_after_seconds
 from protocol.errors import AyniError
@@ -25,3 +27,10 @@ def error_answer(error: AyniError, headers: Mapping[str, str] | None = None) -> 
     if wait is not None:
         all_headers["retry-after"] = str(wait)
     return json_answer(error_body(error), http_status(error), all_headers)
+
+
+async def cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
+    """End an answer that nobody is there to read any more."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from node.api.ledger_backend import LedgerBackend
 from node.api.views import Check, Job, Models, Peer, Sharing, Status
 from protocol.ids import NodeId
 from protocol.job.sampling import Sampling
@@ -74,6 +75,9 @@ ChatEvent = Accepted | Text | Notice | Finished
 
 class Backend(Protocol):
     """One running node. All methods are called from its own trio thread."""
+
+    @property
+    def ledger(self) -> LedgerBackend: ...
 
     def status(self) -> Status: ...
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from node.api.answers import error_answer, json_answer
+from node.api.answers import cancel_when_gone, error_answer, json_answer
 from node.api.backend import Accepted, Backend, Finished, Notice, Text
 from node.api.chat_request import ChatRequest, chat_request, provider_chosen
 from node.api.chat_shapes import ChunkWriter, completion, error_event
@@ -45,7 +45,7 @@ class ChatAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
+            nursery.start_soon(cancel_when_gone, receive, nursery.cancel_scope)
             # An error is answered inside the nursery: outside it would be wrapped in a group.
             if self._wanted.stream:
                 await self._streamed(scope, receive, send)
@@ -109,9 +109,3 @@ _STREAM_START = {
         (b"cache-control", b"no-cache"),
     ],
 }
-
-
-async def _cancel_when_gone(receive: Receive, job: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    job.cancel()

@@ -29,10 +29,7 @@ class Control:
         return json_answer(self._backend.peers())
 
     async def jobs(self, request: Request) -> Response:
-        text = request.query_params.get("limit", str(JOBS_DEFAULT))
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= JOBS_MAX):
-            raise BadParameter("limit", f"'limit' must be a whole number from 1 to {JOBS_MAX}.")
-        return json_answer(await self._backend.jobs(int(text)))
+        return json_answer(await self._backend.jobs(limit_of(request, JOBS_DEFAULT, JOBS_MAX)))
 
     async def models(self, request: Request) -> Response:
         return json_answer(await self._backend.models())
@@ -56,6 +53,14 @@ class Control:
         names = {offer.name for offer in models.served} | {known.name for known in models.known}
         shapes = (ModelShape(id=name, created=self._created, owned_by="ayni") for name in names)
         return json_answer(ModelList(tuple(sorted(shapes, key=lambda shape: shape.id))))
+
+
+def limit_of(request: Request, default: int, most: int) -> int:
+    """How many of a list are asked for. Raises BadParameter."""
+    text = request.query_params.get("limit", str(default))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise BadParameter("limit", f"'limit' must be a whole number from 1 to {most}.")
+    return int(text)
 
 
 async def healthz(request: Request) -> Response:

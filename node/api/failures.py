@@ -34,9 +34,11 @@ BAD_GATEWAY: Final = 502
 # Codes that are missing here are a peer's wrongs: BAD_GATEWAY, as between a proxy and its origin.
 _STATUS: Final = {
     Code.BAD_REQUEST: 400,
+    Code.AMOUNT_WRONG: 400,
     Code.CONTEXT_EXCEEDED: 400,
     Code.COST_EXCEEDED: 402,
     Code.UNPAID: 402,
+    Code.OVERDRAWN: 402,
     Code.MODEL_NOT_SERVED: 404,
     Code.MODE_NOT_SERVED: 404,
     Code.KIND_NOT_SERVED: 404,
@@ -55,6 +57,8 @@ _STATUS: Final = {
     Code.PAUSED: 503,
     Code.DRAINING: 503,
     Code.CANCELLED: 503,
+    Code.HALTED: 503,
+    Code.FORGOT: 503,
     Code.TIMEOUT: 504,
 }
 _WAIT_SECONDS_DEFAULT: Final = 1

@@ -8,6 +8,7 @@ import trio
 from msgspec.structs import replace
 
 from node.api.backend import ChatEvent, ChatJob
+from node.api.scripted_ledger import ScriptedLedger
 from node.api.views import Check, Job, Models, Peer, Sharing, Status
 from protocol.errors import AyniError, Code, LocalError
 
@@ -36,6 +37,7 @@ class ScriptedBackend:
     history: Sequence[Job] = ()
     known_models: Models = field(default_factory=Models)
     checks: Sequence[Check] = ()
+    ledger: ScriptedLedger = field(default_factory=ScriptedLedger)
     asked: list[ChatJob] = field(default_factory=list)
     running: int = 0
     cancelled: int = 0

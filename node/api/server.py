@@ -29,6 +29,7 @@ from node.api.chat import ChatCompletions
 from node.api.control import Control, healthz
 from node.api.door import Door
 from node.api.failures import ErrorBody, ErrorObject
+from node.api.ledger_control import ledger_routes
 from node.supervise import contain
 from node.telemetry.faults import describe
 from node.telemetry.logs import Log
@@ -87,6 +88,7 @@ def application(backend: Backend) -> Starlette:
             Route("/ayni/v1/pause", control.pause, methods=["POST"]),
             Route("/ayni/v1/resume", control.resume, methods=["POST"]),
             Route("/ayni/v1/down", control.down, methods=["POST"]),
+            *ledger_routes(backend.ledger),
         ],
         exception_handlers={
             AyniError: _known_wrong,

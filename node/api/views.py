@@ -41,11 +41,14 @@ class Offer(Struct, frozen=True, kw_only=True):
 
 
 class Network(Struct, frozen=True, kw_only=True):
+    """`quorum` is how many witnesses make a certificate, 0 where there is none."""
+
     name: str
     id: str
     supply_microcredits: int
     accounts: int
     witnesses: tuple[str, ...] = ()
+    quorum: int = 0
     bootstrap: tuple[str, ...] = ()
 
 

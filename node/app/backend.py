@@ -7,12 +7,15 @@ from typing import Literal
 
 from node.api import views
 from node.api.backend import Backend, ChatEvent, ChatJob
+from node.api.ledger_shown import Showing
 from node.app import showing
 from node.app.chat import chat
+from node.app.ledger_backend import OwnLedgerBackend
 from node.app.parts import Parts
 from node.models.catalogue import Model
 from protocol.errors import Code, LocalError
-from protocol.ids import node_text
+from protocol.ids import NodeId, node_text
+from protocol.ledger.charter import charter
 
 WorkerWord = Literal["none", "starting", "ready", "restarting"]
 
@@ -23,8 +26,19 @@ class NodeBackend(Backend):
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._started_at_ms = parts.wall_ms()
+        self._ledger = OwnLedgerBackend(
+            parts.ledger,
+            parts.billing,
+            Showing(charter(parts.file.genesis), self._name),
+            parts.identity.node,
+            parts.data_folder,
+        )
         self.url = ""
         """Of the API; set once it listens."""
+
+    @property
+    def ledger(self) -> OwnLedgerBackend:
+        return self._ledger
 
     def status(self) -> views.Status:
         parts = self._parts
@@ -95,6 +109,10 @@ class NodeBackend(Backend):
 
     def chat(self, job: ChatJob) -> AbstractAsyncContextManager[AsyncIterator[ChatEvent]]:
         return chat(self._parts, job)
+
+    def _name(self, node: NodeId) -> str:
+        own = node == self._parts.identity.node
+        return self._parts.config.node.name if own else self._parts.discovery.name_of(node)
 
     def _sharing(self) -> views.Sharing:
         sharing = self._parts.sharing

@@ -7,8 +7,8 @@ import trio
 
 from node.api.backend import Accepted, ChatEvent, ChatJob, Finished, Notice, Text
 from node.app.parts import Parts
+from node.jobs.attempt import Job
 from node.jobs.mailbox import Mailbox
-from node.jobs.requester import Job
 from node.market.choice import candidate
 from protocol.errors import AyniError, Code, LocalError, RemoteError
 from protocol.ids import JobId, NodeId
@@ -131,6 +131,8 @@ class _Telling:
         if end.reason == "cancelled":
             return LocalError(Code.TIMEOUT, "The time for this job was over before its end.")
         last = end.failures[-1]
+        if last.code is Code.OVERDRAWN:
+            return LocalError(last.code, last.sentence)  # Ours to mend, whoever was tried before.
         if self._accepted is not None:
             return RemoteError(
                 last.code,

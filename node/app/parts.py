@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from node.app.shared import Shared
 from node.config import Config
 from node.discovery.service import Discovery
+from node.jobs.billing import Billing
 from node.jobs.requester import Requester
+from node.ledger.service import NodeLedger
 from node.market.choice import Market
 from node.market.desk import Desk
 from node.models.cache import ModelCache
@@ -14,9 +17,7 @@ from node.models.catalogue import Catalogue
 from node.network.base import Network
 from node.sharing import Sharing
 from node.storage.jobs import JobHistory
-from protocol.capacity import Device
 from protocol.identity import Identity
-from protocol.ids import NetworkId
 from protocol.ledger.genesis import NetworkFile
 
 
@@ -27,18 +28,19 @@ class Parts:
     identity: Identity
     config: Config
     file: NetworkFile
-    network_id: NetworkId
     network: Network
     discovery: Discovery
-    devices: tuple[Device, ...]
     sharing: Sharing
     shared: Shared
+    ledger: NodeLedger
+    billing: Billing
     desk: Desk
     market: Market
     requester: Requester
     history: JobHistory
     catalogue: Catalogue
     cache: ModelCache
+    data_folder: Path
     stop: Callable[[], None]
     random_bytes: Callable[[int], bytes]
     wall_ms: Callable[[], int]

@@ -10,25 +10,16 @@ from msgspec import UNSET
 from node.api.chat_request import MODEL_ANY
 from node.api.chat_shapes import AyniPart, Chunk
 from node.cli.client import connect
+from node.cli.options import credits_given
 from node.cli.output import Output
 from node.cli.session import Session, Verb
 from node.cli.words import node_words
 from protocol.errors import Code, LocalError
 from protocol.limits import OUTPUT_TOKENS_MAX, PROMPT_BYTES_MAX
-from protocol.units import credits_parsed
 
 # A small model at the API's own default of 1 often loses the thread; a person wants an answer.
 TEMPERATURE_DEFAULT = 0.6
 TOP_P_DEFAULT = 0.9
-
-
-def _credits(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
-    try:
-        return credits_parsed(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 @click.command(cls=Verb, example='ayni ask --max-tokens 80 "Why is the sky blue?"')
@@ -52,7 +43,7 @@ def _credits(ctx: click.Context, option: click.Parameter, value: str | None) -> 
 )
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="The same answer again.")
 @click.option("--provider", help="Ask this node only: its name, id, or the end of its id.")
-@click.option("--max-cost", callback=_credits, help="At most so many credits.")
+@click.option("--max-cost", callback=credits_given, help="At most so many credits.")
 @click.pass_obj
 def ask(session: Session, /, prompt: str | None, **options: Any) -> None:
     """Ask a model in the network and stream its answer.

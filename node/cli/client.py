@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _TIMEOUT: Final = httpx.Timeout(30, connect=5)
 # An answer may take its time to begin; a person who tires of it presses Ctrl-C.
-_CHAT_TIMEOUT: Final = httpx.Timeout(None, connect=5)
+_LONG_TIMEOUT: Final = httpx.Timeout(None, connect=5)
 
 
 def connect(paths: Paths) -> "Daemon":
@@ -58,9 +58,22 @@ class Daemon:
         with self._answers():
             return self._read(self._client.get(path, params=query), kind)
 
-    def post(self, path: str, kind: type[T]) -> T:
+    def post(
+        self, path: str, kind: type[T], body: Mapping[str, Any] | None = None, *, long: bool = False
+    ) -> T:
+        """`long`: the answer may take minutes."""
+        timeout = _LONG_TIMEOUT if long else _TIMEOUT
         with self._answers():
-            return self._read(self._client.post(path), kind)
+            return self._read(self._client.post(path, json=body, timeout=timeout), kind)
+
+    @contextmanager
+    def download(self, path: str) -> Iterator[Iterator[bytes]]:
+        """The bytes of an answer as they come; an answer that breaks off raises."""
+        with self._answers(), self._client.stream("GET", path, timeout=_LONG_TIMEOUT) as response:
+            if response.status_code != 200:
+                response.read()
+                raise _refusal(response.status_code, response.content)
+            yield response.iter_bytes()
 
     def alive(self) -> bool:
         """Whether anybody still answers; for waiting until a node has ended."""
@@ -75,7 +88,7 @@ class Daemon:
         """The chunks of a streamed answer; leaving the context early cancels the job."""
         with self._answers():
             call = self._client.stream(
-                "POST", "/v1/chat/completions", json=body, timeout=_CHAT_TIMEOUT
+                "POST", "/v1/chat/completions", json=body, timeout=_LONG_TIMEOUT
             )
             with call as response:
                 if response.status_code != 200:

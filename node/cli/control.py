@@ -92,20 +92,29 @@ def down(session: Session, no_wait: bool) -> None:
     pid = read_api_file(session.paths).pid
     daemon.post("/ayni/v1/down", Sharing)
     if not no_wait:
-        _wait_for_end(daemon, session.paths)
+        _wait_for_end(daemon, session.paths, pid)
     if session.output.as_json:
         session.output.json({"pid": pid, "ended": not no_wait})
     else:
         session.output.line("The node is stopping." if no_wait else "The node has stopped.")
 
 
-def _wait_for_end(daemon: Daemon, paths: Paths) -> None:
-    """Until the API is gone and the daemon has taken back its api.json, its last act."""
+def _wait_for_end(daemon: Daemon, paths: Paths, pid: int) -> None:
+    """Until the process is gone, so that the home can be used at once."""
     deadline = time.monotonic() + DOWN_SECONDS_MAX
-    while daemon.alive() or paths.api_file.exists():
+    while daemon.alive() or paths.api_file.exists() or _runs(pid):
         if time.monotonic() > deadline:
             raise LocalError(
                 Code.TIMEOUT,
                 f"The node still runs after {DOWN_SECONDS_MAX} s; its log is {paths.log_file}.",
             )
         time.sleep(_ASK_AGAIN_SECONDS)
+
+
+def _runs(pid: int) -> bool:
+    import psutil  # Late: of all verbs only this one asks.
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

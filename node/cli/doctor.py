@@ -9,9 +9,11 @@ from typing import Final
 
 import click
 
-from node.api.views import Check, Models, Status
+from node.api.ledger_views import Wallet
+from node.api.views import Check, Models, Peer, Status
 from node.cli.client import connect
-from node.cli.network import read_network
+from node.cli.doctor_ledger import crowded_check, ledger_check, witnesses_check
+from node.cli.network_file import read_network
 from node.cli.session import Session, Verb
 from node.config import Config, Paths, load
 from node.keystore import is_encrypted
@@ -69,6 +71,7 @@ def findings(home: Path | None) -> Iterator[Check]:
         lambda: _network(paths),
         "`ayni network create NAME`, `ayni network join FILE`, or `ayni testnet up`.",
     )
+    yield from _witnesses(paths)
     yield from _daemon(paths, config)
 
 
@@ -151,6 +154,15 @@ def _network(paths: Paths) -> Check:
     return Check(name="network", state="ok", sentence=f"{file.genesis.name}.")
 
 
+def _witnesses(paths: Paths) -> Iterator[Check]:
+    """Of the network's file; where that is wrong, another check says so."""
+    try:
+        genesis = read_network(paths.network_file).genesis
+    except AyniError:
+        return
+    yield witnesses_check(genesis)
+
+
 def _daemon(paths: Paths, config: Config) -> Iterator[Check]:
     """What only a running node can tell."""
     try:
@@ -158,12 +170,16 @@ def _daemon(paths: Paths, config: Config) -> Iterator[Check]:
         status = daemon.get("/ayni/v1/status", Status)
         models = daemon.get("/ayni/v1/models", Models)
         own = daemon.get("/ayni/v1/doctor", tuple[Check, ...])
+        peers = daemon.get("/ayni/v1/peers", tuple[Peer, ...])
+        wallet = daemon.get("/ayni/v1/wallet", Wallet)
     except AyniError as error:
         down = error.code == Code.UNAVAILABLE
         yield _failed("daemon", error, "`ayni up`." if down else f"Its log is {paths.log_file}.")
         return
     yield Check(name="daemon", state="ok", sentence=f"Up, and answers at {status.api_url}.")
     yield from (_worker(status, config), _peers(status), _models(models, config))
+    yield from crowded_check(status, peers)
+    yield ledger_check(wallet)
     yield from own
 
 

@@ -20,6 +20,8 @@ _VERBS: Final = {
     "peers": ("lists", "List the other nodes, their hardware, models and prices."),
     "jobs": ("lists", "List running and past jobs: counts and money, never text."),
     "models": ("lists", "List models: served here, in the network, in the catalogue."),
+    "wallet": ("wallet", "Show this node's credits; send some."),
+    "ledger": ("ledger", "Verify, export and show who paid whom."),
     "network": ("network", "Create, join, show or hand on a network."),
     "testnet": ("testnet", "Run a whole network on this machine to try things out."),
     "doctor": ("doctor", "Check this node and say what to do about each lack."),

@@ -1,6 +1,5 @@
 """`ayni network`: create, join, show, invite."""
 
-import os
 import secrets
 from pathlib import Path
 
@@ -9,51 +8,20 @@ import click
 from node.api.views import ApiFile, Network, Status
 from node.cli.client import connect, read_api_file
 from node.cli.key import load_node_key
+from node.cli.network_file import network_view, read_network, write_network
+from node.cli.options import credits_given
+from node.cli.seats import seats_warnings, seats_words
 from node.cli.session import Session, VerbGroup
-from node.config import FILE_BYTES_MAX
 from protocol.errors import Code, LocalError
 from protocol.identity import Identity
 from protocol.ids import NodeId, node_parsed, node_text
-from protocol.ledger.genesis import (
-    NetworkFile,
-    genesis_made,
-    network_file_parsed,
-    network_file_text,
-    network_id,
-)
+from protocol.ledger.genesis import NetworkFile, genesis_made
 from protocol.units import credits_parsed, credits_text
 
 
 @click.group(cls=VerbGroup, epilog="Example: ayni network join field.ayni")
 def network() -> None:
     """Create, join, show or hand on a network."""
-
-
-def read_network(path: Path) -> NetworkFile:
-    """Raises LocalError: NOT_FOUND where there is no such file, BAD_REQUEST where it is none."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
-        text = data.decode("ascii")
-    except OSError as error:
-        raise LocalError(Code.NOT_FOUND, f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise LocalError(Code.BAD_REQUEST, f"{path} is no network file.") from None
-    if len(data) > FILE_BYTES_MAX:
-        raise LocalError(Code.BAD_REQUEST, f"{path} is too large for a network file.")
-    return network_file_parsed(text)
-
-
-def network_view(file: NetworkFile) -> Network:
-    genesis = file.genesis
-    return Network(
-        name=genesis.name,
-        id=network_id(genesis).hex(),
-        supply_microcredits=genesis.supply,
-        accounts=len(genesis.allocations),
-        witnesses=tuple(node_text(witness) for witness in genesis.witnesses),
-        bootstrap=file.bootstrap,
-    )
 
 
 def _show(session: Session, view: Network, first_line: str = "") -> None:
@@ -68,7 +36,7 @@ def _show(session: Session, view: Network, first_line: str = "") -> None:
             ("id", view.id),
             ("supply", f"{credits_text(view.supply_microcredits)} credits"),
             ("accounts", f"{view.accounts} with credits from the start"),
-            ("witnesses", "\n".join(view.witnesses) or "none"),
+            ("witnesses", "\n".join((seats_words(len(view.witnesses)), *view.witnesses))),
             ("bootstrap", "\n".join(view.bootstrap) or "none"),
         ],
     )
@@ -99,13 +67,6 @@ def _allocations(
     return shares
 
 
-def _supply(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
-    try:
-        return None if value is None else credits_parsed(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @network.command(example="ayni network create field --supply 4000 -o field.ayni")
 @click.argument("name")
 @click.option(
@@ -117,11 +78,18 @@ def _supply(ctx: click.Context, option: click.Parameter, value: str | None) -> i
 )
 @click.option(
     "--supply",
-    callback=_supply,
+    callback=credits_given,
     metavar="CREDITS",
     help="All credits there will ever be; what --allocate leaves goes to this node.",
 )
-@click.option("--witness", multiple=True, metavar="NODE", callback=_node, help="May come again.")
+@click.option(
+    "--witness",
+    multiple=True,
+    metavar="NODE",
+    callback=_node,
+    help="A node that certifies payments; best are 4 or 7, of different owners. May be given "
+    "again. This node alone, when left out.",
+)
 @click.option("--bootstrap", multiple=True, metavar="ADDRESS", help="Where to dial first.")
 @click.option(
     "-o",
@@ -142,20 +110,41 @@ def create(
     bootstrap: tuple[str, ...],
     path: Path | None,
 ) -> None:
-    """Found a network: write its file, which friends join by."""
+    """Found a network: write its file, which friends join by.
+
+    Who has credits and who certifies payments is fixed for ever in it.
+    """
     for address in bootstrap:
         _check_address(address)
     left = 0 if supply is None else supply - sum(allocate.values())
     if left < 0:
         raise click.UsageError("--allocate gives away more than --supply.")
-    if left > 0:
+    said: list[str] = []
+    if left > 0 or (allocate and not witness):
         own = Identity(load_node_key(session.paths)).node
-        allocate[own] = allocate.get(own, 0) + left
+        said = _own_part(own, left, allocate, witness)
     genesis = genesis_made(name, secrets.token_bytes(16), allocate, witness)
     file = NetworkFile(genesis, bootstrap)
     path = Path(f"{name}.ayni") if path is None else path
-    _write(path, file, new=True)
+    write_network(path, file, new=True)
     _show(session, network_view(file), f"Wrote {path}. Next: `ayni network join {path}`.")
+    for line in (*said, *seats_warnings(genesis)):
+        session.output.remark(line)
+
+
+def _own_part(
+    own: NodeId, left: int, allocate: dict[NodeId, int], witness: set[NodeId]
+) -> list[str]:
+    """What falls to this node where nobody else is named, and the sentences that say so."""
+    name, said = node_text(own), []
+    if left > 0:
+        share = "All" if not allocate else "The other"
+        allocate[own] = allocate.get(own, 0) + left
+        said.append(f"{share} {credits_text(left)} credits begin with this node, {name}.")
+    if not witness:
+        witness.add(own)
+        said.append(f"No --witness was given, so this node, {name}, is the only one.")
+    return said
 
 
 def _check_address(address: str) -> None:
@@ -184,7 +173,7 @@ def join(session: Session, file: Path, replace: bool) -> None:
                 "--replace to leave it, or --home for another node.",
             )
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _write(place, wanted, new=False)
+    write_network(place, wanted, new=False)
     after = "Restart the node to use it." if _running(session) else "Next: `ayni up`."
     _show(session, network_view(wanted), f"Joined {wanted.genesis.name}. {after}")
 
@@ -225,7 +214,7 @@ def invite(session: Session, path: Path | None) -> None:
     bootstrap = tuple(dict.fromkeys((*(outside or status.addresses), *present.bootstrap)))
     file = NetworkFile(present.genesis, bootstrap[:_BOOTSTRAP_OF_INVITE_MAX])
     path = Path(f"{present.genesis.name}.ayni") if path is None else path
-    _write(path, file, new=True)
+    write_network(path, file, new=True)
     _show(session, network_view(file), f"Wrote {path}: give it to a friend.")
 
 
@@ -241,19 +230,3 @@ def no_network(session: Session) -> LocalError:
         "create NAME`, join a friend's with `ayni network join FILE`, or try everything on this "
         "machine with `ayni testnet up`.",
     )
-
-
-def _write(path: Path, file: NetworkFile, *, new: bool) -> None:
-    """The whole file or none of it. Raises LocalError IN_USE for one that must be new and is not,
-    UNAVAILABLE where it cannot be written."""
-    if new and path.exists():
-        raise LocalError(Code.IN_USE, f"{path} is there already: name another with -o.")
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(network_file_text(file), encoding="ascii", newline="\n")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise LocalError(
-            Code.UNAVAILABLE, f"{path} cannot be written: {error.strerror}. Name another place."
-        ) from None

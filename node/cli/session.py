@@ -50,7 +50,10 @@ class Verb(click.Command):
                 ["--json"],
                 is_flag=True,
                 expose_value=False,
-                callback=lambda ctx, _, value: ctx.meta.__setitem__(_JSON, value),
+                # Of a verb and of the group that it stands in, either is enough.
+                callback=lambda ctx, _, value: ctx.meta.__setitem__(
+                    _JSON, value or ctx.meta.get(_JSON, False)
+                ),
                 help="Print one JSON document, errors too.",
             ),
         ]
@@ -80,3 +83,10 @@ class VerbGroup(click.Group):
     """Verbs below a verb, such as `ayni network join`."""
 
     command_class = Verb
+
+
+class VerbWithVerbs(Verb, VerbGroup):
+    """A verb that does something by itself and has others below it, such as `ayni wallet`."""
+
+    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+        super().__init__(*args, example=example, invoke_without_command=True, **kwargs)

@@ -56,6 +56,9 @@ async def _up(session: Session, nodes: int | None, detach: bool) -> None:
             try:
                 found = await run.up(folder, nodes, session.output.remark)
                 _show(session, found)
+                session.output.remark(
+                    "All witnesses of a testnet are yours, so its credits are play money."
+                )
                 if not detach:
                     session.output.remark("Ctrl-C stops the testnet.")
                     await _until_cancelled(folder)

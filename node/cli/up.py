@@ -10,7 +10,8 @@ import click
 
 from node.api.views import Status
 from node.cli.key import load_node_key
-from node.cli.network import no_network, read_network
+from node.cli.network import no_network
+from node.cli.network_file import read_network
 from node.cli.session import Session, Verb
 from node.cli.words import short_node
 from node.config import Config, Paths, load

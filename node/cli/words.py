@@ -1,6 +1,7 @@
 """How figures are written for a person."""
 
 import time
+from collections.abc import Sequence
 
 from node.api.views import Hardware, Offer
 from protocol.units import credits_text
@@ -15,9 +16,15 @@ def node_words(name: str, node: str) -> str:
     return f"{name} ({short_node(node)})" if name else short_node(node)
 
 
-def count_words(count: int, noun: str) -> str:
-    """ "1 node", "2 nodes"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def count_words(count: int, noun: str, plural: str = "") -> str:
+    """ "1 node", "2 nodes"; a plural that is not made with an s is given."""
+    return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
+
+
+def listed_words(names: Sequence[str]) -> str:
+    """ "maize", "maize and oca", "maize, oca and quinoa"."""
+    *most, last = names or [""]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def span_words(ms: int) -> str:

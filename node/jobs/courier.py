@@ -33,6 +33,8 @@ class Courier:
         self._quotas = quotas
         self.refused = False
         """Whether we have said no: then the peer is to read it before the stream ends."""
+        self.signature = b""
+        """Of the last signed message that came and held."""
 
     @property
     def peer(self) -> NodeId:
@@ -73,7 +75,9 @@ class Courier:
         if not isinstance(frame, Signed):
             return frame
         try:
-            return self._opened(frame, kind)
+            opened = self._opened(frame, kind)
+            self.signature = frame.signature
+            return opened
         except RemoteError as error:
             await self.refuse(frame.id, error)
             raise

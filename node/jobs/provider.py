@@ -8,9 +8,10 @@ from typing import assert_never
 import trio
 
 from node.jobs.around import Surroundings, now_ms
+from node.jobs.billing import Billing
 from node.jobs.courier import Courier, charge
 from node.jobs.inference import Begun, Ended, Inference, Task, Tokens
-from node.jobs.records import began, state_of
+from node.jobs.records import began, bill_to_collect, state_of
 from node.market.desk import Desk
 from node.network.base import NetworkError, Stream
 from node.storage.jobs import JobRecord, Role
@@ -18,7 +19,7 @@ from node.telemetry.logs import Log
 from protocol.envelope import Opened
 from protocol.errors import Code, LocalError, RemoteError
 from protocol.ids import MessageId
-from protocol.job.checks import check_request
+from protocol.job.checks import NO_PAYMENT, check_request, cost_worst
 from protocol.job.provider import (
     Action,
     CancelCame,
@@ -47,14 +48,19 @@ from protocol.units import Microcredits
 _EVENTS_MAX = 64
 _log = Log("jobs.provider")
 
+Record = Callable[[JobRecord], Awaitable[None]]
+
 
 class Provider:
     """Serves the job protocol: `network.serve(JOB_PROTOCOL, provider.serve)`."""
 
-    def __init__(self, around: Surroundings, desk: Desk, inference: Inference) -> None:
+    def __init__(
+        self, around: Surroundings, desk: Desk, inference: Inference, billing: Billing
+    ) -> None:
         self._around = around
         self._desk = desk
         self._inference = inference
+        self._billing = billing
         self._requests_seen: OrderedDict[MessageId, None] = OrderedDict()
 
     async def serve(self, stream: Stream) -> None:
@@ -97,11 +103,21 @@ class Provider:
             self._requests_seen.popitem(last=False)
 
     async def _quote_and_run(self, courier: Courier, opened: Opened[Request]) -> None:
-        quote = self._desk.quote(opened.value, opened.id, self._around.random_bytes(32))
-        quote_id = await courier.send(quote)
-        job = ProviderJob(opened.value, opened.id, quote, quote_id, now_ms())
-        run = _Run(courier, job, opened.value, self._inference, self._record)
-        await run.run(self._around.wall_ms())
+        request = opened.value
+        quote = self._desk.quote(request, opened.id, self._around.random_bytes(32))
+        async with self._billing.admitted(courier.peer, cost_worst(request, quote)):
+            quote_id = await courier.send(quote)
+            job = ProviderJob(request, opened.id, quote, quote_id, now_ms())
+            run = _Run(courier, job, request, self._inference, self._record)
+            started_at_ms = self._around.wall_ms()
+            end = await run.run(started_at_ms)
+            if end.cost_signed and quote.payment != NO_PAYMENT:
+                bill = bill_to_collect(
+                    self._around, courier.peer, job.order_id, end, run.countersignature
+                )
+                await self._billing.book(bill)
+        if job.order_id:
+            await self._record(run.ended(end, started_at_ms))
         await courier.finish()
         if run.fault is not None:
             raise run.fault
@@ -121,7 +137,7 @@ class _Run:
         job: ProviderJob,
         request: Request,
         inference: Inference,
-        record: Callable[[JobRecord], Awaitable[None]],
+        record: Record,
     ) -> None:
         self._courier = courier
         self._job = job
@@ -133,25 +149,28 @@ class _Run:
         self._gone = False
         self.fault: RemoteError | None = None
         """What the requester did wrong, if that is how it ended."""
+        self.countersignature = b""
+        """The requester's, under the receipt that it sent."""
 
-    async def run(self, started_at_ms: int) -> None:
+    async def run(self, started_at_ms: int) -> End:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read)
             end = await self._turn_events(nursery, started_at_ms)
             nursery.cancel_scope.cancel()
-        if self._job.order_id:
-            await self._record(
-                replace(
-                    self._began(started_at_ms),
-                    state=state_of(end.finish, end.code),
-                    code=end.code,
-                    tokens_in=end.input_tokens,
-                    tokens_out=end.output_tokens,
-                    cost_microcredits=Microcredits(end.cost),
-                    ms_first=end.ms_first,
-                    ms_total=end.ms_total,
-                )
-            )
+        return end
+
+    def ended(self, end: End, started_at_ms: int) -> JobRecord:
+        """The line of the history for an order that is over."""
+        return replace(
+            self._began(started_at_ms),
+            state=state_of(end.finish, end.code),
+            code=end.code,
+            tokens_in=end.input_tokens,
+            tokens_out=end.output_tokens,
+            cost_microcredits=Microcredits(end.cost),
+            ms_first=end.ms_first,
+            ms_total=end.ms_total,
+        )
 
     def _began(self, started_at_ms: int) -> JobRecord:
         job = self._job
@@ -211,6 +230,8 @@ class _Run:
                 event = RequesterLost()
             except RemoteError as error:
                 self.fault, event = error, RequesterLost()
+            if isinstance(event, ReceiptCame) and not self.countersignature:
+                self.countersignature = self._courier.signature
             await self._events_in.send(event)
             if isinstance(event, RequesterLost):
                 return

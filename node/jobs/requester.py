@@ -1,106 +1,81 @@
 """Ask for jobs: the I/O around `protocol.job.requester`. One nursery a job, nothing outlives it."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never
 
 import trio
 
 from node.jobs.around import Surroundings, now_ms
-from node.jobs.courier import Courier, charge
+from node.jobs.attempt import Attempt, Connect, Job, lost
+from node.jobs.billing import Billing
+from node.jobs.courier import Courier
 from node.jobs.mailbox import Mailbox
-from node.jobs.records import began, state_of
+from node.jobs.records import began, bill_to_pay, state_of
 from node.market.choice import Market
 from node.market.tally import Tally
 from node.network.base import NetworkError
 from node.storage.jobs import JobRecord, Role
-from protocol.envelope import Opened
-from protocol.errors import Code, RemoteError
-from protocol.ids import JobId, MessageId, ModelId, NodeId
-from protocol.job.commitment import prompt_commitment, prompt_size, stop_digest
+from protocol.errors import LocalError, RemoteError
+from protocol.job.checks import cost_most
+from protocol.job.commitment import prompt_size
 from protocol.job.requester import (
     Accepted,
     Action,
     Ask,
-    Came,
-    CancelAsked,
     Candidate,
     Countersign,
     Deliver,
     Drop,
-    Event,
     Finished,
-    OrderSent,
-    ProviderLost,
-    QuoteCame,
+    Owe,
     RequesterJob,
-    RequestSent,
     SendCancel,
     SendOrder,
     SendRefuse,
+)
+from protocol.job.requester_events import (
+    CancelAsked,
+    Event,
+    NotOrdered,
+    OrderSent,
     TimePassed,
 )
-from protocol.job.sampling import Sampling
-from protocol.job.seed import DRAWN, USER, seed_commitment, share_of_user_seed
 from protocol.job.terms import (
     Cancel,
-    Chunk,
-    Delta,
-    Order,
-    Prompt,
-    Quote,
-    Receipt,
-    Refuse,
-    Request,
-    Started,
 )
-from protocol.limits import PROTOCOL_VERSION
-from protocol.messages import JOB_PROTOCOL, FromProvider
 from protocol.units import Microcredits
 
 _EVENTS_MAX = 64
 CLOSE_SECONDS_MAX = 5
 
-Connect = Callable[[NodeId], Awaitable[None]]
-"""Make sure that we are connected to a node, or raise NetworkError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What somebody wants done. `candidates` are ranked by the market, the best first."""
-
-    id: JobId
-    candidates: Sequence[Candidate]
-    modes: tuple[str, ...]
-    prompt: Prompt
-    stop: tuple[str, ...]
-    sampling: Sampling
-    output_tokens_max: int
-    time_ms_max: int
-    cost_max: int
-    user_seed: int | None
-    model_names: Mapping[ModelId, str]
-
 
 class Requester:
     """Has jobs done by other nodes."""
 
-    def __init__(self, around: Surroundings, market: Market, connect: Connect) -> None:
+    def __init__(
+        self, around: Surroundings, market: Market, connect: Connect, billing: Billing
+    ) -> None:
         self._around = around
         self._market = market
         self._connect = connect
+        self._billing = billing
         self.tally = Tally()
         """Jobs that are not at their end."""
 
     @asynccontextmanager
     async def ask(self, job: Job) -> AsyncIterator[Mailbox]:
         """Run one job and iterate over what is told of it. Leaving early cancels it: the
-        provider stops and bills what it has produced, or after five seconds is dropped."""
+        provider stops and bills what it has produced, or after five seconds is dropped.
+
+        Raises LocalError OVERDRAWN where no candidate's answer could be paid for whole.
+        """
+        job = self._affordable(job)
         # The best candidate is taken before anything can wait, so that two jobs that are asked
         # for at once see each other.
-        run = _Run(self._around, self._market, self._connect, job)
+        run = _Run(self._around, self._market, self._connect, self._billing, job)
         try:
             with self.tally.counted():
                 async with trio.open_nursery() as nursery:
@@ -110,39 +85,49 @@ class Requester:
                     finally:
                         run.cancel()
         except BaseExceptionGroup as group:
-            if len(group.exceptions) == 1:
-                raise group.exceptions[0] from None  # The caller's own, as it raised it.
-            raise
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+            raise error from None  # The caller's own, as it raised it.
 
-
-class _Attempt:
-    """One provider's turn: its stream, and the secrets of its request."""
-
-    def __init__(self, number: int, candidate: Candidate, r: bytes, salt: bytes) -> None:
-        self.number = number
-        self.node = candidate.node
-        self.candidate = candidate
-        self.r = r
-        self.salt = salt
-        self.scope = trio.CancelScope()
-        self.over = trio.Event()
-        self.courier: Courier | None = None
-        self.request: Request | None = None
-        self.id = MessageId(b"")
-        """Of the order, or before it of the request."""
-        self.ordered = False
+    def _affordable(self, job: Job) -> Job:
+        """The job, for those candidates only that could be paid now, whatever they answer."""
+        size = prompt_size(job.prompt)
+        worst = {
+            candidate: min(
+                job.cost_max,
+                cost_most(size, job.output_tokens_max, candidate.price_in, candidate.price_out),
+            )
+            for candidate in job.candidates
+        }
+        spendable = self._billing.spendable
+        candidates = [one for one in job.candidates if worst[one] <= spendable]
+        if not candidates:
+            with self._billing.hold(min(worst.values())):
+                raise AssertionError("more can be set aside than can be spent")
+        return replace(job, candidates=candidates)
 
 
 class _Run:
-    def __init__(self, around: Surroundings, market: Market, connect: Connect, job: Job) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        market: Market,
+        connect: Connect,
+        billing: Billing,
+        job: Job,
+    ) -> None:
         self._around = around
         self._market = market
         self._connect = connect
+        self._billing = billing
         self._job = job
+        self._held = ExitStack()
+        """What is set aside for the order that runs."""
         self._machine = RequesterJob(job.candidates, job.time_ms_max, now_ms())
         self._ready: deque[Event] = deque()
         self._events_in, self._events_out = trio.open_memory_channel[Event](_EVENTS_MAX)
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
         self._place = ExitStack()
         self._place.enter_context(market.ordering(job.candidates[0].node))
         self._cancelled = self._cancel_told = False
@@ -159,7 +144,7 @@ class _Run:
 
     async def run(self) -> None:
         # Shielded, since a cancelled job still takes its bill; the machine's timers bound it.
-        with trio.CancelScope(shield=True), self._place:
+        with trio.CancelScope(shield=True), self._place, self._held:
             async with trio.open_nursery() as nursery:
                 actions = self._machine.begin(now_ms())
                 while True:
@@ -205,33 +190,42 @@ class _Run:
         attempt = self._attempt
         assert attempt is not None
         assert attempt.number == action.attempt
+        if isinstance(action, Owe):
+            await self._owe(action, attempt)
+            return
         if attempt.courier is None:
             attempt.scope.cancel()  # It never came so far as to have a stream.
             return
         try:
             await self._say(action, attempt, attempt.courier, nursery)
         except NetworkError:
-            self._ready.append(ProviderLost(attempt.number, Code.LOST, _lost_sentence()))
+            self._ready.append(lost(attempt.number))
+
+    async def _owe(self, owe: Owe, attempt: Attempt) -> None:
+        bill = bill_to_pay(self._around, attempt.node, owe, attempt.receipt_signature)
+        try:
+            await self._billing.owe(bill, self._held)
+        except LocalError:
+            # What is not on our disk is not signed, and whoever asked hears of the disk.
+            assert attempt.courier is not None
+            await attempt.courier.reset()
+            raise
 
     async def _say(
         self,
         action: SendOrder | SendCancel | Countersign | SendRefuse | Drop,
-        attempt: _Attempt,
+        attempt: Attempt,
         courier: Courier,
         nursery: trio.Nursery,
     ) -> None:
         match action:
-            case SendOrder(number, quote_id):
-                order = Order(
-                    quote=quote_id,
-                    r=attempt.r,
-                    salt=attempt.salt,
-                    prompt=self._job.prompt,
-                    stop=self._job.stop,
-                    prefix_ids=(),
-                    channel=b"",
-                )
-                attempt.id = await courier.send(order)
+            case SendOrder(number, quote_id, cost_worst):
+                try:
+                    self._held.enter_context(self._billing.hold(cost_worst))
+                except LocalError as error:
+                    self._ready.append(NotOrdered(number, error.code, error.sentence))
+                    return
+                attempt.id = await courier.send(attempt.order(quote_id))
                 attempt.ordered = True
                 self._ready.append(OrderSent(number, attempt.id))
                 # Off the way to the first token: it is a note for `ayni jobs`, not money.
@@ -258,73 +252,19 @@ class _Run:
             )
 
     def _begin_attempt(self, number: int, candidate: Candidate, nursery: trio.Nursery) -> None:
+        self._held.close()
         if number > 1:
             self.mailbox.put(self._machine.failures[-1])
             self._place.close()
             self._place.enter_context(self._market.ordering(candidate.node))
-        seed = self._job.user_seed
-        random_bytes = self._around.random_bytes
-        r = random_bytes(32) if seed is None else share_of_user_seed(seed)
-        self._attempt = _Attempt(number, candidate, r, random_bytes(32))
-        nursery.start_soon(self._talk, self._attempt)
-
-    async def _talk(self, attempt: _Attempt) -> None:
-        """One attempt's stream: the request out, then frames into events until it is dropped."""
-        try:
-            with attempt.scope:
-                await self._events_in.send(await self._converse(attempt))
-        finally:
-            attempt.over.set()
-
-    async def _converse(self, attempt: _Attempt) -> ProviderLost:
-        around = self._around
-        try:
-            await self._connect(attempt.node)
-            stream = await around.network.open(attempt.node, JOB_PROTOCOL)
-            courier = Courier(stream, around.identity, around.network_id, around.quotas)
-            attempt.courier = courier
-            attempt.request = self._request(attempt)
-            attempt.id = await courier.send(attempt.request)
-            event: Event = RequestSent(attempt.number, attempt.request, attempt.id)
-            while not isinstance(event, ProviderLost):
-                await self._events_in.send(event)
-                came: object = await courier.receive(FromProvider)  # type: ignore[arg-type]
-                event = _provider_event(came, attempt.number)
-            return event
-        except NetworkError:
-            return ProviderLost(attempt.number, Code.LOST, _lost_sentence())
-        except RemoteError as error:
-            await charge(around.network, around.quotas, attempt.node, error)
-            return ProviderLost(attempt.number, error.code, error.sentence)
-
-    def _request(self, attempt: _Attempt) -> Request:
-        job = self._job
-        return Request(
-            version=PROTOCOL_VERSION,
-            network=self._around.network_id,
-            provider=attempt.node,
-            job=job.id,
-            kind="chat" if job.prompt.messages else "completion",
-            model=attempt.candidate.model,
-            modes=job.modes,
-            sampling=job.sampling,
-            stop_digest=stop_digest(attempt.salt, job.stop),
-            output_tokens_max=job.output_tokens_max,
-            time_ms_max=job.time_ms_max,
-            cost_max=job.cost_max,
-            prompt_bytes=prompt_size(job.prompt),
-            prompt_commitment=prompt_commitment(attempt.salt, job.prompt),
-            seed_commitment=seed_commitment(attempt.r),
-            seed_source=DRAWN if job.user_seed is None else USER,
-            first_t=0,
-            prefix_hash=b"",
-        )
+        self._attempt = Attempt(self._around, self._job, number, candidate)
+        nursery.start_soon(self._attempt.talk, self._connect, self._events_in)
 
     def _finish(self, finished: Finished) -> None:
         self.mailbox.put(finished)
         self.mailbox.close()
 
-    def _began(self, attempt: _Attempt) -> JobRecord:
+    def _began(self, attempt: Attempt) -> JobRecord:
         assert attempt.request is not None
         record = began(
             Role.REQUESTER, attempt.request, attempt.id, attempt.node, self._started_at_ms
@@ -354,28 +294,10 @@ class _Run:
         attempt = self._attempt
         if attempt is None or attempt.courier is None:
             return
-        if finished.receipt is not None:
+        if finished.receipt is not None or attempt.courier.refused:
             await attempt.courier.close()
             with trio.move_on_after(CLOSE_SECONDS_MAX):
-                await attempt.over.wait()  # The provider hangs up when it has our signature.
+                await attempt.over.wait()  # The provider hangs up when it has our last word.
                 return
         attempt.scope.cancel()
         await attempt.courier.reset()
-
-
-def _lost_sentence() -> str:
-    return "The connection to the provider was lost."
-
-
-def _provider_event(came: object, attempt: int) -> Event:
-    match came:
-        case None:
-            return ProviderLost(attempt, Code.LOST, "The provider hung up.")
-        case Opened(Quote() as quote, quote_id, _):
-            return QuoteCame(attempt, quote, quote_id)
-        case Delta():
-            return Came(attempt, came)
-        case Opened(Started() | Chunk() | Receipt() | Refuse() as message, _, _):
-            return Came(attempt, message)
-        case _:
-            raise RemoteError(Code.UNEXPECTED, "No provider says this in a job.")

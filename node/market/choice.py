@@ -19,8 +19,10 @@ RETRY_PAUSED_MS = 10_000
 class Market:
     """Ranks providers by their adverts and our own orders that run at each."""
 
-    def __init__(self, adverts: Adverts) -> None:
+    def __init__(self, adverts: Adverts, suspect: Callable[[NodeId], bool]) -> None:
+        """`suspect` nodes have contradicted themselves on the ledger: they come after others."""
         self._adverts = adverts
+        self._suspect = suspect
         self._orders: Counter[NodeId] = Counter()
 
     def models_named(self, name: str) -> list[ModelId]:
@@ -51,7 +53,7 @@ class Market:
         adverts = self._adverts()
         ranked = rank(wish, adverts, self._orders)
         if ranked:
-            return ranked
+            return sorted(ranked, key=lambda one: self._suspect(one.node))  # Else as ranked.
         raise self._nobody(wish, adverts)
 
     def _nobody(self, wish: Wish, adverts: Mapping[NodeId, Advert]) -> LocalError:

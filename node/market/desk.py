@@ -9,6 +9,7 @@ from node.sharing import Sharing
 from protocol.capacity import ModelOffer
 from protocol.errors import Code, LocalError
 from protocol.ids import MessageId, ModelId, NodeId
+from protocol.job.checks import payment_for
 from protocol.job.terms import Quote, Request
 from protocol.limits import (
     CHUNK_MS_MAX,
@@ -103,7 +104,7 @@ class Desk:
             chunk_ms=CHUNK_MS_MAX,
             valid_ms=QUOTE_VALID_MS,
             queue_ms=0,
-            payment="none",
+            payment=payment_for(model.price_in, model.price_out),
         )
 
     def _check_open(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from node.config import (
     Config,
+    LedgerSettings,
     NetworkPlan,
     NodePlan,
     NodeSettings,
@@ -35,6 +36,8 @@ LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 # A testnet's nodes come and go within minutes, so an advert there is short of life.
 ADVERT_LIFE_SECONDS = 20
 GRACE_SECONDS = 3
+CLAIM_SECONDS = 2
+AUDIT_SECONDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ def _made(folder: Path, plan: NodePlan) -> Home:
             node=NodeSettings(name=plan.name, grace_seconds=GRACE_SECONDS),
             network=Listening(listen=(LOOPBACK,), advert_life_seconds=ADVERT_LIFE_SECONDS),
             share=plan.share,
+            ledger=LedgerSettings(claim_seconds=CLAIM_SECONDS, audit_seconds=AUDIT_SECONDS),
         )
         write(paths.config_file, config)
     if not paths.key_file.exists():

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,52 +51,75 @@ class Running(Struct, frozen=True):
 
 
 async def up(folder: Path, nodes: int | None, tell: Tell) -> list[Running]:
-    """Make the testnet in `folder` if it is not there, start its daemons, and return when each
-    answers on its API. Workers go on loading; `ayni status` of a node shows how far they are.
+    """Make the testnet in `folder` if it is not there, start those of its daemons that do not
+    run, and return when each answers on its API. Workers go on loading; `ayni status` of a node
+    shows how far they are.
 
-    Raises LocalError IN_USE when it runs already, UNAVAILABLE when a daemon does not start; then
-    those that did are stopped.
+    Raises LocalError IN_USE when all of it runs already, UNAVAILABLE when a daemon does not
+    start; then those that were started are stopped.
     """
-    if any(one.pid is not None for one in status(folder)):
+    homes = await trio.to_thread.run_sync(prepare, folder, nodes)
+    kept = {one.name: one for one in _kept(folder) if _process(one) is not None}
+    down_now = [home for home in homes if home.name not in kept]
+    if not down_now:
         raise LocalError(
             Code.IN_USE, f"The testnet in {folder} runs already; `ayni testnet down` stops it."
         )
-    homes = await trio.to_thread.run_sync(prepare, folder, nodes)
-    genesis = genesis_of(folder)
     started: list[Process] = []
     try:
-        # The first node is where the others begin; its port is known once it listens.
-        first, *others = homes
-        join(first, genesis, ())
-        started.append(_start(first))
-        _keep(folder, started)
-        bootstrap = (await _answers(first, started[-1])).addresses
-        tell(f"{first.name} is up.")
-        for home in others:
-            join(home, genesis, bootstrap)
-            started.append(_start(home))
-            _keep(folder, started)
-        for home, process in zip(others, started[1:], strict=True):
-            await _answers(home, process)
-            tell(f"{home.name} is up.")
+        await _start_all(folder, homes, kept, started, tell)
     except BaseException:
         with trio.CancelScope(shield=True):
-            await down(folder)
+            await _stop(started)
+            _keep(folder, list(kept.values()))
         raise
     return status(folder)
+
+
+async def _start_all(
+    folder: Path,
+    homes: Sequence[Home],
+    running: Mapping[str, Process],
+    started: list[Process],
+    tell: Tell,
+) -> None:
+    genesis = genesis_of(folder)
+    # One node is where the others begin; its port is known once it listens.
+    first = next((home for home in homes if home.name in running), homes[0])
+    others = [home for home in homes if home is not first and home.name not in running]
+
+    def start(home: Home, bootstrap: Sequence[str]) -> Process:
+        join(home, genesis, bootstrap)
+        started.append(_start(home))
+        _keep(folder, [*running.values(), *started])
+        return started[-1]
+
+    if first.name in running:
+        bootstrap = (await _answers(first, running[first.name])).addresses
+    else:
+        bootstrap = (await _answers(first, start(first, ()))).addresses
+        tell(f"{first.name} is up.")
+    for home, process in [(home, start(home, bootstrap)) for home in others]:
+        await _answers(home, process)
+        tell(f"{home.name} is up.")
 
 
 async def down(folder: Path) -> int:
     """Stop the daemons of the testnet in `folder`: SIGTERM, then the end after four seconds.
     Returns how many there were; 0 when none runs."""
-    live = [process for process in map(_process, _kept(folder)) if process is not None]
+    count = await _stop(_kept(folder))
+    _keep(folder, [])
+    return count
+
+
+async def _stop(processes: Sequence[Process]) -> int:
+    live = [process for process in map(_process, processes) if process is not None]
     for process in live:
         _tolerant(process.terminate)
     _, left = await trio.to_thread.run_sync(psutil.wait_procs, live, STOP_SECONDS_MAX)
     for process in left:
         _tolerant(process.kill)
     await trio.to_thread.run_sync(psutil.wait_procs, left, 1)
-    _keep(folder, [])
     return len(live)
 
 

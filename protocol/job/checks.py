@@ -7,9 +7,14 @@ from protocol.ids import NetworkId, NodeId
 from protocol.job.commitment import prompt_commitment, prompt_size, stop_digest
 from protocol.job.seed import USER, seed_commitment
 from protocol.job.terms import Order, Quote, Request
-from protocol.limits import PROTOCOL_VERSION
+from protocol.limits import PROTOCOL_VERSION, TEMPLATE_TOKENS_MAX
+from protocol.pricing import cost
+from protocol.units import Microcredits
 
 KINDS_SERVED = ("chat", "completion")
+NO_PAYMENT = "none"
+AT_END = "at_end"
+PAYMENTS_KNOWN = (NO_PAYMENT, AT_END)
 
 
 def check_request(request: Request, network: NetworkId, provider: NodeId) -> None:
@@ -57,10 +62,34 @@ def check_quote(quote: Quote, request: Request, price_in_max: int, price_out_max
             f"The quote of {quote.price_in}/{quote.price_out} microcredits for a million tokens "
             f"in/out is above the advertised {price_in_max}/{price_out_max}.",
         )
-    if quote.payment != "none":
+    if quote.payment not in PAYMENTS_KNOWN:
         raise RemoteError(
-            Code.KIND_NOT_SERVED, f"Payment {quote.payment!r} was asked for; only 'none' is known."
+            Code.KIND_NOT_SERVED,
+            f"Payment {quote.payment!r} was asked for; known are {', '.join(PAYMENTS_KNOWN)}.",
         )
+
+
+def payment_for(price_in: int, price_out: int) -> str:
+    """How a provider with these prices is paid: where nothing costs anything, not at all."""
+    return AT_END if price_in or price_out else NO_PAYMENT
+
+
+def cost_worst(request: Request, quote: Quote) -> Microcredits:
+    """The most that an order of this quote can make owed, in microcredits: what a requester sets
+    aside for it, and what its provider counts as lent while it runs."""
+    if quote.payment == NO_PAYMENT:
+        return Microcredits(0)
+    most = cost_most(
+        request.prompt_bytes, request.output_tokens_max, quote.price_in, quote.price_out
+    )
+    return min(Microcredits(request.cost_max), most)
+
+
+def cost_most(
+    prompt_bytes: int, output_tokens_max: int, price_in: int, price_out: int
+) -> Microcredits:
+    """The most that an answer can cost at these prices, in microcredits, whatever the cap."""
+    return cost(prompt_bytes + TEMPLATE_TOKENS_MAX, output_tokens_max, price_in, price_out)
 
 
 def check_order(order: Order, request: Request) -> None:

@@ -122,6 +122,10 @@ class End:
     output_tokens: int
     cost: int
     receipted: bool
+    cost_signed: int = 0
+    """Of the chunks and receipt that were signed: what the requester owes at the most."""
+    receipt: Receipt | None = None
+    """Ours, where it came so far."""
     finish: Finish = "none"
     ms_first: int = 0
     ms_total: int = 0
@@ -157,6 +161,7 @@ class ProviderJob:
         self._input_tokens = 0
         self._output_tokens = 0
         self._output_tokens_max = 0
+        self._cost_signed = 0
         self._running = RUNNING_START
         self._open_ids: list[int] = []  # Of the chunk that is not closed yet.
         self._open_text: list[str] = []
@@ -283,6 +288,7 @@ class ProviderJob:
         first_t = self._request.first_t + self._output_tokens - len(ids)
         self._running = running_hash(self._running, first_t, ids, text)
         self._open_ids, self._open_text, self._open_since = [], [], None
+        self._cost_signed = self._cost
         return Say(
             Chunk(
                 order=self._order_id,
@@ -368,9 +374,17 @@ class ProviderJob:
 
     def _end(self, code: Code | None, *, receipted: bool = False) -> list[Action]:
         self._state = State.OVER
-        end = End(code, self._input_tokens, self._output_tokens, self._cost, receipted)
-        if self._receipt is not None:
-            receipt = self._receipt
+        receipt = self._receipt
+        end = End(
+            code=code,
+            input_tokens=self._input_tokens,
+            output_tokens=self._output_tokens,
+            cost=self._cost,
+            receipted=receipted,
+            cost_signed=self._cost_signed,
+            receipt=receipt,
+        )
+        if receipt is not None:
             end = replace(
                 end, finish=self._finish, ms_first=receipt.ms_first, ms_total=receipt.ms_total
             )

@@ -12,9 +12,21 @@ from typing import assert_never
 from protocol.errors import Code, RemoteError
 from protocol.ids import MessageId, ModelId, NodeId
 from protocol.job.answer import Answer
-from protocol.job.checks import check_quote
+from protocol.job.checks import NO_PAYMENT, check_quote, cost_worst
+from protocol.job.requester_events import (
+    Came,
+    CancelAsked,
+    Event,
+    NotOrdered,
+    OrderSent,
+    ProviderLost,
+    QuoteCame,
+    RequestSent,
+    TimePassed,
+)
 from protocol.job.terms import Chunk, Delta, Finish, Quote, Receipt, Refuse, Request, Started
 from protocol.limits import ATTEMPTS_MAX, CANCEL_MS_MAX, HANDSHAKE_MS_MAX, SILENCE_MS_MAX
+from protocol.units import Microcredits
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,56 +37,6 @@ class Candidate:
     model: ModelId
     price_in: int
     price_out: int
-
-
-# Events: what happened. Each names the attempt it belongs to, so a late word of a provider that
-# we gave up on no longer counts.
-@dataclass(frozen=True, slots=True)
-class RequestSent:
-    attempt: int
-    request: Request
-    id: MessageId
-
-
-@dataclass(frozen=True, slots=True)
-class QuoteCame:
-    attempt: int
-    quote: Quote
-    id: MessageId
-
-
-@dataclass(frozen=True, slots=True)
-class OrderSent:
-    attempt: int
-    id: MessageId
-
-
-@dataclass(frozen=True, slots=True)
-class Came:
-    attempt: int
-    message: Started | Delta | Chunk | Receipt | Refuse
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderLost:
-    """The stream broke (LOST), or the provider broke the rules (the code says which)."""
-
-    attempt: int
-    code: Code
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True)
-class CancelAsked:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    pass
-
-
-Event = RequestSent | QuoteCame | OrderSent | Came | ProviderLost | CancelAsked | TimePassed
 
 
 # Actions: what the shell must now do.
@@ -88,10 +50,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class SendOrder:
-    """Send the order for this quote; feed OrderSent."""
+    """Set aside the most that the order can cost, send it for this quote and feed OrderSent; or
+    feed NotOrdered where there is not so much."""
 
     attempt: int
     quote_id: MessageId
+    cost_worst: Microcredits
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +76,17 @@ class Deliver:
 class SendCancel:
     attempt: int
     order_id: MessageId
+
+
+@dataclass(frozen=True, slots=True)
+class Owe:
+    """Write to disk what the order makes owed, before any action after this one is carried out.
+    Without a receipt it is what the signed chunks say. An order is owed for once at most."""
+
+    attempt: int
+    order_id: MessageId
+    amount: Microcredits
+    receipt: Receipt | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +134,16 @@ class Finished:
 
 
 Action = (
-    Ask | SendOrder | Accepted | Deliver | SendCancel | Countersign | SendRefuse | Drop | Finished
+    Ask
+    | SendOrder
+    | Accepted
+    | Deliver
+    | SendCancel
+    | Owe
+    | Countersign
+    | SendRefuse
+    | Drop
+    | Finished
 )
 
 
@@ -226,7 +210,9 @@ class RequesterJob:
             return [refused, *self._fail(error.code, error.sentence, 0, now)]
 
     def _take(
-        self, event: RequestSent | QuoteCame | OrderSent | Came | ProviderLost, now: int
+        self,
+        event: RequestSent | QuoteCame | OrderSent | NotOrdered | Came | ProviderLost,
+        now: int,
     ) -> list[Action]:
         match event:
             case RequestSent(_, request, request_id):
@@ -238,6 +224,10 @@ class RequesterJob:
                 assert self._state is State.ORDERING
                 self._state, self._order_id = State.ORDERED, order_id
                 return []
+            case NotOrdered(_, code, sentence):
+                assert self._state is State.ORDERING
+                self._failures.append(Failure(None, code, sentence))
+                return [Drop(self._attempt), *self._next(now)]
             case Came(_, message):
                 return self._take_message(message, now)
             case ProviderLost(_, code, sentence):
@@ -256,7 +246,7 @@ class RequesterJob:
         self._state, self._quote = State.ORDERING, quote
         self._answer = Answer(request, request_id, quote, quote_id)
         self._wait(HANDSHAKE_MS_MAX + quote.queue_ms, now)
-        return [SendOrder(self._attempt, quote_id)]
+        return [SendOrder(self._attempt, quote_id, cost_worst(request, quote))]
 
     def _take_message(
         self, message: Started | Delta | Chunk | Receipt | Refuse, now: int
@@ -304,8 +294,8 @@ class RequesterJob:
             # The answer is whole; only the bill is not. What the signed chunks say is owed.
             self._failures.append(Failure(self._candidate, error.code, error.sentence))
             refused = SendRefuse(self._attempt, error.code, error.sentence)
-            return [refused, Drop(self._attempt), *self._finish(answer.finish, None)]
-        return [Countersign(self._attempt, receipt), *self._finish(answer.finish, receipt)]
+            return [refused, *self._finish(answer.finish, None)]
+        return self._finish(answer.finish, receipt)
 
     def _next(self, now: int) -> list[Action]:
         tried = self._attempt
@@ -356,7 +346,10 @@ class RequesterJob:
     def _finish(self, reason: Finish, receipt: Receipt | None) -> list[Action]:
         self._state = State.OVER
         answer = self._answer
+        signed = [Countersign(self._attempt, receipt)] if receipt is not None else []
         return [
+            *self._owed(receipt),
+            *signed,
             Finished(
                 reason=reason,
                 candidate=self._candidate,
@@ -365,8 +358,14 @@ class RequesterJob:
                 output_tokens=answer.output_tokens if answer else 0,
                 cost=answer.cost if answer else 0,
                 failures=tuple(self._failures),
-            )
+            ),
         ]
+
+    def _owed(self, receipt: Receipt | None) -> list[Action]:
+        answer, quote = self._answer, self._quote
+        if answer is None or quote is None or quote.payment == NO_PAYMENT or not answer.cost:
+            return []
+        return [Owe(self._attempt, self._order_id, Microcredits(answer.cost), receipt)]
 
     def _wait(self, ms: int, now: int) -> None:
         self._deadline = min(self._job_deadline, now + ms)

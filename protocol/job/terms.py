@@ -99,7 +99,7 @@ class Quote(Struct, frozen=True, array_like=True, tag="quote", forbid_unknown_fi
     chunk_ms: Annotated[int, Meta(ge=1, le=CHUNK_MS_MAX)]
     valid_ms: DurationField
     queue_ms: DurationField
-    payment: Word  # "none" today; "at_end" and "channel" come with the ledger.
+    payment: Word  # "none", "at_end"; a later "channel" is refused by name.
 
 
 class Order(Struct, frozen=True, array_like=True, tag="order", forbid_unknown_fields=True):

@@ -1,1 +1,1 @@
-"""The ledger: today its genesis document, whose digest names a network."""
+"""The ledger: entries, certificates, the rules of money and of witnesses, and their audit."""

@@ -44,6 +44,7 @@ class Genesis(Struct, frozen=True, array_like=True, tag="genesis", forbid_unknow
     allocations: Annotated[tuple[Allocation, ...], Meta(max_length=ALLOCATIONS_MAX)]
     witnesses: Annotated[tuple[NodeIdField, ...], Meta(max_length=WITNESSES_MAX)]
     entry_fee: MicrocreditsField
+    pay_min: Annotated[int, Meta(ge=1, le=MICROCREDITS_MAX)]
 
 
 class NetworkFile(Struct, frozen=True, array_like=True, tag="network", forbid_unknown_fields=True):
@@ -75,6 +76,7 @@ def genesis_made(
         allocations=tuple(Allocation(node, amount) for node, amount in sorted(allocations.items())),
         witnesses=tuple(sorted(witnesses)),
         entry_fee=0,
+        pay_min=1,
     )
     try:
         genesis_checked(genesis)  # First: a name that cannot be printed cannot be encoded either.

@@ -1,9 +1,11 @@
-"""Testnets of real processes: one that all share, one for tests that kill."""
+"""Testnets of real processes: one that all share, and for tests that kill one of three nodes and
+one of four witnesses."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests.network.mortals import Mortals, open_mortals
 from tests.network.testnet import Testnet, open_testnet
 
 
@@ -34,3 +36,16 @@ def fragile(_fragile: Testnet) -> Testnet:
             _fragile.restart(node)
     _fragile.settle()
     return _fragile
+
+
+@pytest.fixture(scope="session")
+def _mortals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortals]:
+    with open_mortals(tmp_path_factory.mktemp("mortals")) as mortals:
+        yield mortals
+
+
+@pytest.fixture
+def mortals(_mortals: Mortals) -> Mortals:
+    """Four witnesses that a test may kill at a step of its choice; made whole for the next one."""
+    _mortals.whole()
+    return _mortals

@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from protocol.errors import Code
+from protocol.units import MICROCREDITS_PER_CREDIT
 from tests.network.testnet import ROOT, environment, open_testnet
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -35,6 +38,39 @@ def test_the_demo_holds_and_tells_all_its_figures() -> None:
     assert figures["two_at_once"]["providers"] == ["maize", "potato"]
     assert figures["two_at_once"]["third"] == "BUSY"
     assert figures["kill"]["fresh_job_at"] == "potato"
+    check_money(figures)
+    down = figures["witnesses_down"]
+    assert down["seals"] < down["quorum"] == 3
+    assert down["completed_after_restart"] is True
+
+
+def check_money(figures: dict[str, Any]) -> None:
+    """What was paid is what was earned, and the terms of the sum are the supply."""
+    money, ledger = figures["money"], figures["ledger"]
+    earned, start = money["earned_microcredits"], 1000 * MICROCREDITS_PER_CREDIT
+    assert set(earned) == {"maize", "potato"}
+    assert min(earned.values()) > 0
+    assert money["paid_microcredits"] == sum(earned.values())
+    assert money["balances_microcredits"] == {
+        "quinoa": start - money["paid_microcredits"],
+        "maize": start + earned["maize"],
+        "potato": start + earned["potato"],
+        "oca": start,
+    }
+    assert ledger["quorum"] == 3
+    assert set(ledger["seals"]) <= {3, 4}
+    assert ledger["supply_microcredits"] == 4 * start
+    assert sum(ledger["terms_microcredits"].values()) == ledger["supply_microcredits"]
+    assert ledger["entries"] >= 5  # Four jobs were paid by then, and both providers claimed.
+    # Of each entry its author's signature and three seals at least.
+    assert ledger["signatures_checked"] >= 4 * ledger["entries"]
+    assert ledger["flipped_byte"] in set(Code)
+    assert figures["refusals"] == {
+        "a wrong balance": "BALANCE_WRONG",
+        "more than there is": "OVERDRAWN",
+        "a claim of another's pay": "NOT_PAYEE",
+        "a second entry for one place": "PAST",
+    }
 
 
 def test_a_real_model_answers_sensibly_from_another_node(tmp_path: Path) -> None:

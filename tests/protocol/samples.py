@@ -9,6 +9,7 @@ from protocol.capacity import Advert, AdvertsPage, Device, ModelOffer
 from protocol.envelope import Signed, seal
 from protocol.identity import Identity, Seed, digest
 from protocol.ids import JobId, MessageId, ModelId
+from protocol.job.checks import payment_for
 from protocol.job.commitment import (
     RUNNING_START,
     prompt_commitment,
@@ -123,7 +124,7 @@ def agreement(
         chunk_ms=250,
         valid_ms=10_000,
         queue_ms=0,
-        payment="none",
+        payment=payment_for(*prices),
     )
     quote_id = message_id(quote)
     order = Order(quote_id, SHARE, SALT, prompt, STOP, (), b"")

@@ -160,14 +160,16 @@ class Ayni:
     async def called(self, *arguments: str, stdin: str | None = None) -> Result:
         return await trio.to_thread.run_sync(lambda: self(*arguments, stdin=stdin))
 
-    async def process(self, *arguments: str, stdout: int = subprocess.PIPE) -> trio.Process:
+    async def process(
+        self, *arguments: str, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE
+    ) -> trio.Process:
         """As a person starts it, with pipes for what it says."""
         own = {"AYNI_HOME": str(self.home), "PYTHONPATH": str(ROOT), **self.environment}
         given = {name: value for name, value in own.items() if value is not None}
         environment = {**os.environ, **given}
         return await trio.lowlevel.open_process(
             [sys.executable, "-m", "node", *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
             env=environment,
@@ -175,11 +177,12 @@ class Ayni:
         )
 
     @asynccontextmanager
-    async def served(self, backend: ScriptedBackend):
+    async def served(self, backend: ScriptedBackend, pid: int | None = None):
         """A daemon for this home: its API, and the files that lead there."""
         paths = find_paths(self.home)
+        pid = os.getpid() if pid is None else pid
         async with open_server(backend, api_key(paths.api_key_file)) as url:
-            paths.api_file.write_bytes(msgspec.json.encode(ApiFile(url=url, pid=os.getpid())))
+            paths.api_file.write_bytes(msgspec.json.encode(ApiFile(url=url, pid=pid)))
             yield url
         paths.api_file.unlink(missing_ok=True)
 

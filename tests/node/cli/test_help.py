@@ -50,8 +50,8 @@ def test_an_example_is_a_command_that_exists(words):
 
 
 def test_the_verbs_are_those_of_the_design():
-    wanted = "init up down status pause resume ask peers jobs models network testnet doctor version"
-    assert sorted(_VERBS) == sorted(wanted.split())
+    wanted = "init up down status pause resume ask peers jobs models wallet ledger network testnet"
+    assert sorted(_VERBS) == sorted([*wanted.split(), "doctor", "version"])
 
 
 @pytest.mark.parametrize("arguments", [["nothing"], ["peers", "--wrong"], ["jobs", "--limit", "0"]])
@@ -74,6 +74,7 @@ HEAVY = ("torch", "libp2p", "starlette", "hypercorn", "tokenizers", "numpy")
         ("from node.cli.main import ayni; ayni(['--help'])", (*HEAVY, "trio", "httpx", "rich")),
         ("import node.cli.ask, node.cli.control, node.cli.doctor, node.cli.lists", HEAVY),
         ("import node.cli.up, node.cli.testnet, node.cli.network, node.cli.init", HEAVY),
+        ("import node.cli.wallet, node.cli.ledger, node.cli.doctor", (*HEAVY, "trio")),
     ],
 )
 def test_what_is_slow_to_import_is_not_on_the_way(load, unloaded):

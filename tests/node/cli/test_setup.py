@@ -4,9 +4,10 @@ import json
 import os
 import stat
 
+import pytest
 from msgspec import structs
 
-from node.cli.network import read_network
+from node.cli.network_file import read_network
 from protocol.ids import NodeId, node_text
 from protocol.ledger.genesis import network_id
 
@@ -76,6 +77,58 @@ def test_what_the_allocations_leave_of_the_supply_goes_to_this_node(command):
     genesis = read_network(file).genesis
     amounts = {node_text(one.account): one.amount for one in genesis.allocations}
     assert amounts == {node: 60_000_000, FRIEND: 40_000_000}
+
+
+def test_without_allocations_the_creator_gets_it_all_and_is_told(command):
+    node = json.loads(command("init", "--no-passphrase", "--json").stdout)["node"]
+    file = command.home / "field.ayni"
+    done = command("network", "create", "field", "--supply", "100", "-o", str(file))
+    assert f"All 100 credits begin with this node, {node}." in done.stderr
+    assert f"No --witness was given, so this node, {node}, is the only one." in done.stderr
+    assert "none may fail" in done.stderr
+    genesis = read_network(file).genesis
+    assert [node_text(one.account) for one in genesis.allocations] == [node]
+    assert [node_text(one) for one in genesis.witnesses] == [node]
+
+
+def test_who_gives_all_credits_away_still_witnesses(command):
+    file = command.home / "field.ayni"
+    arguments = ("network", "create", "field", "--allocate", f"{FRIEND}=5", "-o", str(file))
+    refused = command(*arguments)
+    assert (refused.exit_code, "ayni init" in refused.stderr) == (1, True)
+    node = json.loads(command("init", "--no-passphrase", "--json").stdout)["node"]
+    assert command(*arguments).exit_code == 0
+    assert [node_text(one) for one in read_network(file).genesis.witnesses] == [node]
+
+
+@pytest.mark.parametrize(
+    ("count", "quorum", "may_fail", "warning"),
+    [(1, 1, "none", "With 1 witness none may fail"), (3, 3, "none", "With 3 witnesses none"),
+     (4, 3, "1", "more than 1 of these 4"), (7, 5, "2", "more than 2 of these 7")],
+)  # fmt: skip
+def test_witnesses_their_quorum_and_what_an_owner_may_have(
+    command, count, quorum, may_fail, warning
+):
+    witnesses = [node_text(NodeId(bytes([65 + number]) * 32)) for number in range(count)]
+    options = [word for witness in witnesses for word in ("--witness", witness)]
+    file = command.home / "field.ayni"
+    command.home.mkdir(parents=True)
+    arguments = ("network", "create", "field", "--allocate", f"{FRIEND}=5", *options)
+    done = command(*arguments, "-o", str(file))
+    assert (done.exit_code, warning in done.stderr) == (0, True)
+    shown = command("network", "show", str(file)).stdout
+    assert f"{quorum} of {count} certify a payment; {may_fail} may fail" in shown
+    assert all(witness in shown for witness in witnesses)
+    as_json = json.loads(command("network", "show", str(file), "--json").stdout)
+    assert (as_json["quorum"], len(as_json["witnesses"])) == (quorum, count)
+
+
+def test_a_network_without_credits_needs_no_witness(command):
+    file = made(command)
+    done = command("network", "show", str(file))
+    assert "none: no payment can be certified" in done.stdout
+    shown = json.loads(command("network", "show", str(file), "--json").stdout)
+    assert (shown["quorum"], shown["witnesses"]) == (0, [])
 
 
 def test_two_networks_of_one_name_are_two(command):

@@ -1,6 +1,7 @@
 """What the verbs that ask a running node show, for a person and for a script."""
 
 import json
+import subprocess
 
 import pytest
 import trio
@@ -67,15 +68,20 @@ async def test_pause_and_resume(command, backend):
 
 async def test_down_returns_when_the_node_has_ended(command, backend):
     results = []
+    process = await trio.lowlevel.open_process(["cat"], stdin=subprocess.PIPE)
     async with trio.open_nursery() as nursery:
 
         async def down():
             results.append(await command.called("down"))
 
-        async with command.served(backend):
+        async with command.served(backend, process.pid):
             nursery.start_soon(down)
             await backend.done.wait()
             assert results == []
+        # Its API is gone, and it lives on: its home is not free yet.
+        assert results == []
+        await process.stdin.aclose()
+        await process.wait()
     assert results[0].exit_code == 0
     assert results[0].stdout == "The node has stopped.\n"
 

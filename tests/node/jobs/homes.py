@@ -1,5 +1,9 @@
-"""Two or more nodes of one memory world: a provider with a scripted model, and a requester."""
+"""Two or more nodes of one memory world: a provider with a scripted model, and a requester.
 
+Accounts, disks and whoever breaks them outlive the nodes, so that a node can start again.
+"""
+
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -7,18 +11,26 @@ from dataclasses import dataclass, field, replace
 from msgspec.structs import replace as replace_struct
 
 from node.jobs.around import Surroundings
+from node.jobs.attempt import Job
+from node.jobs.billing import Billing, open_billing
+from node.jobs.debts import Risk
 from node.jobs.inference import Served, Task
 from node.jobs.mailbox import Told
 from node.jobs.provider import Provider
-from node.jobs.requester import Job, Requester
+from node.jobs.requester import Requester
 from node.jobs.scripted import Script, ScriptedInference
+from node.ledger.base import Ledger
+from node.ledger.scripted import ScriptedLedger, ScriptedLedgers
 from node.market.choice import Market, candidate
 from node.market.desk import Desk
 from node.network.base import Network
 from node.network.memory import MemoryWorld
 from node.network.quota import Quotas
 from node.sharing import Sharing
+from node.storage.bills import BillStore
+from node.storage.database import open_database
 from node.storage.jobs import JobRecord
+from node.supervise import Part, background
 from protocol.capacity import Advert, ModelOffer
 from protocol.identity import Identity, Seed, digest
 from protocol.ids import JobId, ModelId, NetworkId, NodeId
@@ -26,12 +38,33 @@ from protocol.job.sampling import Sampling
 from protocol.job.terms import Message, Prompt
 from protocol.matching import Wish
 from protocol.messages import JOB_PROTOCOL
+from tests.node.jobs.mortal import Life, MortalDatabase, MortalLedger, MortalNetwork
 
 NETWORK = NetworkId(digest(b"test network"))
 MODEL = ModelId(digest(b"test model"))
 NAME = "scripted"
 PRICE_IN, PRICE_OUT = 500_000, 2_000_000
+BALANCE, CAP = 1_000_000_000, 100_000
 WORDS = Script([(number, f"w{number} ") for number in range(40)])
+
+
+class World(MemoryWorld):
+    """A memory world with accounts: each home has BALANCE unless `ledgers` says otherwise."""
+
+    def __init__(self, pay_min: int = 1) -> None:
+        super().__init__()
+        names = ("maize", "potato", "quinoa", "oca", "mallory")
+        self.ledgers = ScriptedLedgers({identity(name).node: BALANCE for name in names}, pay_min)
+        self.cap = CAP
+        self.bill_store = BillStore
+        self.births: Counter[str] = Counter()
+
+    async def open_ledger(self, me: Identity, life: Life, disk, network, quotas) -> Ledger:
+        return MortalLedger(self.ledgers, me.node, life)
+
+    def running(self, ledger: Ledger) -> Sequence[Part]:
+        """What of a ledger must run beside the jobs."""
+        return ()
 
 
 class Records:
@@ -55,9 +88,14 @@ class Home:
     market: Market
     requester: Requester
     adverts: dict[NodeId, Advert]
+    ledger: ScriptedLedger
+    billing: Billing
+    bills: BillStore
     desk: Desk | None = None
+    provider: Provider | None = None
     inference: ScriptedInference | None = None
     sharing: Sharing | None = None
+    prices: tuple[int, int] = (PRICE_IN, PRICE_OUT)
     dropped: list[NodeId] = field(default_factory=list)
 
 
@@ -79,42 +117,57 @@ def counting_bytes(name: str) -> Callable[[int], bytes]:
 
 @asynccontextmanager
 async def open_home(
-    world: MemoryWorld,
+    world: World,
     name: str,
     tmp_path,
     script: Callable[[Task], Script] | None = None,
     slots: int = 1,
+    prices: tuple[int, int] = (PRICE_IN, PRICE_OUT),
+    life: Life | None = None,
 ) -> AsyncIterator[Home]:
-    me, quotas, records = identity(name), Quotas(), Records()
-    async with world.open_network(me.node, quotas) as network:
+    me, quotas, records, life = identity(name), Quotas(), Records(), life or Life()
+    world.births[name] += 1
+    chance = counting_bytes(f"{name} {world.births[name]}")
+    risk = Risk(world.cap, world.ledgers.pay_min, dict(world.ledgers.allocations))
+    async with (
+        open_database(tmp_path / f"{name}.db", inline=True) as disk,
+        world.open_network(me.node, quotas) as memory_network,
+    ):
+        ledger = await world.open_ledger(me, life, disk, memory_network, quotas)
+        network = MortalNetwork(memory_network, life)
+        database = MortalDatabase(disk, life)
+        bills = world.bill_store(database)
+        billing = await open_billing(bills, ledger, risk)
         around = Surroundings(
-            me, NETWORK, network, quotas, records, counting_bytes(name), lambda: 1_700_000_000_000
+            me, NETWORK, network, quotas, records, chance, lambda: 1_700_000_000_000
         )
         adverts: dict[NodeId, Advert] = {}
-        market = Market(lambda: adverts)
+        market = Market(lambda: adverts, lambda node: ledger.contradicted(node))
 
         async def connect(node: NodeId) -> None:
             await network.connect(world.networks[node].addresses[0])
 
         home = Home(
-            me, network, around, quotas, records, market,
-            Requester(around, market, connect), adverts,
+            me, memory_network, around, quotas, records, market,
+            Requester(around, market, connect, billing), adverts, ledger, billing, bills,
         )  # fmt: skip
         if script is not None:
             served = Served(MODEL, NAME, "cpu-f32/gguf", 2048, slots, 400_000, 20_000)
             home.inference = ScriptedInference([served], script)
             home.sharing = Sharing(enabled=True, pause_file=tmp_path / f"{name}.paused")
+            home.prices = prices
             home.desk = Desk(home.sharing, lambda: offers(home))
-            provider = Provider(around, home.desk, home.inference)
-            network.serve(JOB_PROTOCOL, provider.serve)
-        yield home
+            home.provider = Provider(around, home.desk, home.inference, billing)
+            network.serve(JOB_PROTOCOL, home.provider.serve)
+        async with background(billing.run, *world.running(ledger)):
+            yield home
 
 
 def offers(home: Home) -> list[ModelOffer]:
     assert home.inference is not None
     return [
         ModelOffer(
-            served.model, served.name, served.mode, served.context_tokens, PRICE_IN, PRICE_OUT,
+            served.model, served.name, served.mode, served.context_tokens, *home.prices,
             served.prefill_millitokens_per_second, served.decode_millitokens_per_second,
             served.slots, home.inference.slots_free(served.model),
         )

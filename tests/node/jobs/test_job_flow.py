@@ -6,7 +6,6 @@ import pytest
 import trio
 
 from node.jobs.scripted import Script
-from node.network.memory import MemoryWorld
 from node.storage.jobs import JobState
 from protocol.errors import Code, LocalError
 from protocol.job.requester import Accepted, Deliver, Failure, Finished
@@ -17,6 +16,7 @@ from tests.node.jobs.homes import (
     PRICE_IN,
     PRICE_OUT,
     WORDS,
+    World,
     asked,
     introduce,
     job,
@@ -30,7 +30,7 @@ def text_of(told) -> str:
 
 
 async def test_an_answer_is_streamed_billed_and_recorded_on_both_sides(autojump_clock, tmp_path):
-    world = MemoryWorld()
+    world = World()
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "quinoa", tmp_path) as quinoa,
@@ -55,7 +55,7 @@ async def test_an_answer_is_streamed_billed_and_recorded_on_both_sides(autojump_
 
 
 async def test_tokens_come_one_by_one_as_they_are_made(autojump_clock, tmp_path):
-    world = MemoryWorld()
+    world = World()
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "quinoa", tmp_path) as quinoa,
@@ -72,7 +72,7 @@ async def test_tokens_come_one_by_one_as_they_are_made(autojump_clock, tmp_path)
 
 
 async def test_two_at_once_go_to_two_providers_and_a_third_hears_busy(autojump_clock, tmp_path):
-    world = MemoryWorld()
+    world = World()
     ends: list[Finished] = []
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
@@ -103,7 +103,7 @@ async def test_two_at_once_go_to_two_providers_and_a_third_hears_busy(autojump_c
 
 
 async def test_a_provider_that_is_busy_is_passed_over_and_that_is_told(autojump_clock, tmp_path):
-    world = MemoryWorld()
+    world = World()
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "potato", tmp_path, lambda task: WORDS) as potato,
@@ -126,7 +126,7 @@ async def test_a_provider_that_is_busy_is_passed_over_and_that_is_told(autojump_
 
 
 async def test_a_provider_lost_in_mid_answer_ends_the_job_with_lost(autojump_clock, tmp_path):
-    world = MemoryWorld()
+    world = World()
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "quinoa", tmp_path) as quinoa,
@@ -144,7 +144,7 @@ async def test_a_provider_lost_in_mid_answer_ends_the_job_with_lost(autojump_clo
 
 
 async def test_leaving_early_cancels_and_what_was_made_is_billed(autojump_clock, tmp_path):
-    world = MemoryWorld()
+    world = World()
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "quinoa", tmp_path) as quinoa,
@@ -163,7 +163,7 @@ async def test_leaving_early_cancels_and_what_was_made_is_billed(autojump_clock,
 
 
 async def test_the_callers_own_error_passes_as_it_is(autojump_clock, tmp_path):
-    world = MemoryWorld()
+    world = World()
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "quinoa", tmp_path) as quinoa,
@@ -178,7 +178,7 @@ async def test_the_callers_own_error_passes_as_it_is(autojump_clock, tmp_path):
 async def test_cancelling_at_any_moment_leaves_the_connection_usable(
     autojump_clock, tmp_path, seconds
 ):
-    world = MemoryWorld()
+    world = World()
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "quinoa", tmp_path) as quinoa,
@@ -192,7 +192,7 @@ async def test_cancelling_at_any_moment_leaves_the_connection_usable(
 
 
 async def test_a_worker_that_dies_ends_the_job_with_its_own_code(autojump_clock, tmp_path):
-    world = MemoryWorld()
+    world = World()
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "quinoa", tmp_path) as quinoa,
@@ -209,7 +209,7 @@ async def test_a_worker_that_dies_ends_the_job_with_its_own_code(autojump_clock,
 
 
 async def test_the_cap_in_money_ends_the_answer(autojump_clock, tmp_path):
-    world = MemoryWorld()
+    world = World()
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "quinoa", tmp_path) as quinoa,
@@ -223,7 +223,7 @@ async def test_the_cap_in_money_ends_the_answer(autojump_clock, tmp_path):
 
 @pytest.mark.parametrize(("word", "code"), [("pause", Code.PAUSED), ("drain", Code.DRAINING)])
 async def test_an_owner_who_shares_no_more_refuses_by_name(autojump_clock, tmp_path, word, code):
-    world = MemoryWorld()
+    world = World()
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "quinoa", tmp_path) as quinoa,
@@ -239,7 +239,7 @@ async def test_an_owner_who_shares_no_more_refuses_by_name(autojump_clock, tmp_p
 
 
 async def test_a_slow_model_is_not_taken_for_a_dead_one(autojump_clock, tmp_path):
-    world = MemoryWorld()
+    world = World()
     slow = Script([(1, "at last")], prompt_seconds=50)
     async with (
         open_home(world, "maize", tmp_path, lambda task: slow) as maize,
@@ -251,7 +251,7 @@ async def test_a_slow_model_is_not_taken_for_a_dead_one(autojump_clock, tmp_path
 
 
 async def test_the_job_has_an_end_in_time(autojump_clock, tmp_path):
-    world = MemoryWorld()
+    world = World()
     endless = Script([(number, "x") for number in range(4000)], token_seconds=1)
     async with (
         open_home(world, "maize", tmp_path, lambda task: endless) as maize,
@@ -264,7 +264,7 @@ async def test_the_job_has_an_end_in_time(autojump_clock, tmp_path):
 
 
 async def test_no_provider_is_said_with_the_reason(autojump_clock, tmp_path):
-    world = MemoryWorld()
+    world = World()
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "quinoa", tmp_path) as quinoa,

@@ -9,11 +9,10 @@ import trio
 
 from node.network.base import NetworkError
 from node.network.framing import FrameStream
-from node.network.memory import MemoryWorld
 from protocol import codec
 from protocol.envelope import Signed, seal
 from protocol.errors import Code
-from protocol.identity import digest
+from protocol.identity import Identity, digest
 from protocol.ids import JobId, NetworkId
 from protocol.job.commitment import prompt_commitment, prompt_size, stop_digest
 from protocol.job.sampling import Sampling
@@ -26,6 +25,7 @@ from tests.node.jobs.homes import (
     NETWORK,
     WORDS,
     Home,
+    World,
     asked,
     identity,
     introduce,
@@ -72,9 +72,10 @@ class Raw:
     """A client that says whatever it likes."""
 
     frames: FrameStream
+    who: Identity = MALLORY
 
-    async def say(self, message, network=NETWORK, signer=MALLORY) -> Signed:
-        signed = seal(signer, network, message)
+    async def say(self, message, network=NETWORK, signer=None) -> Signed:
+        signed = seal(signer or self.who, network, message)
         await self.frames.send(codec.encode(signed))
         return signed
 
@@ -91,7 +92,7 @@ class Raw:
 @asynccontextmanager
 async def scene(tmp_path):
     """maize serves, quinoa is honest, mallory has a raw stream to maize."""
-    world = MemoryWorld()
+    world = World()
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "quinoa", tmp_path) as quinoa,

@@ -11,6 +11,7 @@ from protocol.envelope import Signed, seal
 from protocol.errors import Code
 from protocol.job import provider as p
 from protocol.job import requester as r
+from protocol.job import requester_events as happened
 from protocol.job.commitment import prompt_ids_digest
 from protocol.job.terms import (
     Cancel,
@@ -65,6 +66,7 @@ class Joint:
         self.heard_ids: list[int] = []  # Delivered to whoever asked.
         self.heard_text = ""
         self.complaints: list[Code] = []  # Refusals that the requester sent.
+        self.owed: r.Owe | None = None
         self.finished: r.Finished | None = None
         self.ended: p.End | None = None
         self._carry_out(self.requester.begin(self.now))
@@ -101,18 +103,18 @@ class Joint:
             return
         attempt, frame = 1, self.to_requester.popleft()
         if frame is None:
-            self.tell_requester(r.ProviderLost(attempt, Code.LOST, "The stream was closed."))
+            self.tell_requester(happened.ProviderLost(attempt, Code.LOST, "The stream was closed."))
             return
         opened = job_frame(frame)
         if isinstance(opened, Delta):
-            self.tell_requester(r.Came(attempt, opened))
+            self.tell_requester(happened.Came(attempt, opened))
             return
         assert isinstance(opened, Signed)
         body = job_body(opened, NETWORK, FromProvider)
         if isinstance(body.value, Quote):
-            self.tell_requester(r.QuoteCame(attempt, body.value, body.id))
+            self.tell_requester(happened.QuoteCame(attempt, body.value, body.id))
         else:
-            self.tell_requester(r.Came(attempt, body.value))
+            self.tell_requester(happened.Came(attempt, body.value))
 
     def model_begins(self, prompt_tokens: int = len(PROMPT_IDS)) -> None:
         if self.model_runs:
@@ -133,7 +135,7 @@ class Joint:
             self.tell_provider(p.ModelFailed(Code.WORKER_FAILED, "The worker died."))
 
     def cancel(self) -> None:
-        self.tell_requester(r.CancelAsked())
+        self.tell_requester(happened.CancelAsked())
 
     def break_stream(self) -> None:
         """Both sides see what was sent before, and then the end."""
@@ -142,7 +144,7 @@ class Joint:
 
     def pass_time(self, ms: int) -> None:
         self.now += ms
-        self.tell_requester(r.TimePassed())
+        self.tell_requester(happened.TimePassed())
         self.tell_provider(p.TimePassed())
 
     def settle(self) -> None:
@@ -162,7 +164,7 @@ class Joint:
         raise AssertionError("the job never ends")
 
     # The two shells.
-    def tell_requester(self, event: r.Event) -> None:
+    def tell_requester(self, event: happened.Event) -> None:
         if not self.requester.over:
             self._carry_out(self.requester.handle(event, self.now))
 
@@ -176,18 +178,23 @@ class Joint:
             match action:
                 case r.Ask(attempt):
                     request = self.deal.request
-                    self.tell_requester(r.RequestSent(attempt, request, message_id(request)))
+                    self.tell_requester(happened.RequestSent(attempt, request, message_id(request)))
                     self._send_from_requester(request)
                 case r.SendOrder(attempt):
                     order = self.deal.order
-                    self.tell_requester(r.OrderSent(attempt, message_id(order)))
+                    self.tell_requester(happened.OrderSent(attempt, message_id(order)))
                     self._send_from_requester(order)
                 case r.Deliver(ids, text):
                     self.heard_ids += ids
                     self.heard_text += text
                 case r.SendCancel(_, order_id):
                     self.to_provider.append(codec.encode(Cancel(order_id)))
+                case r.Owe():
+                    assert self.owed is None, "an order that is owed for twice"
+                    self.owed = action
                 case r.Countersign(_, receipt):
+                    owed = 0 if self.owed is None else self.owed.amount
+                    assert owed == receipt.cost, "a signature before what it makes owed"
                     self._send_from_requester(receipt)
                 case r.SendRefuse(_, code, sentence):
                     self.complaints.append(code)

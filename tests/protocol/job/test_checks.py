@@ -5,8 +5,16 @@ from msgspec.structs import replace
 
 from protocol.errors import Code, RemoteError
 from protocol.ids import NetworkId
-from protocol.job.checks import check_order, check_quote, check_request
+from protocol.job.checks import (
+    check_order,
+    check_quote,
+    check_request,
+    cost_worst,
+    payment_for,
+)
 from protocol.job.seed import seed_commitment, share_of_user_seed
+from protocol.limits import TEMPLATE_TOKENS_MAX
+from protocol.pricing import cost
 from tests.protocol.samples import DEAL, NETWORK, PROVIDER, REQUESTER
 
 
@@ -15,6 +23,16 @@ def test_the_sample_job_keeps_every_rule():
     check_quote(DEAL.quote, DEAL.request, DEAL.quote.price_in, DEAL.quote.price_out)
     check_quote(DEAL.quote, replace(DEAL.request, modes=()), 10**12, 10**12)
     check_order(DEAL.order, DEAL.request)
+
+
+def test_the_worst_cost_is_that_of_the_longest_prompt_and_answer_or_the_cap():
+    request, quote = DEAL.request, DEAL.quote
+    tokens_in = request.prompt_bytes + TEMPLATE_TOKENS_MAX
+    most = cost(tokens_in, request.output_tokens_max, quote.price_in, quote.price_out)
+    assert cost_worst(replace(request, cost_max=most + 1), quote) == most
+    assert cost_worst(replace(request, cost_max=most - 1), quote) == most - 1
+    assert cost_worst(request, replace(quote, payment="none")) == 0
+    assert [payment_for(1, 0), payment_for(0, 1), payment_for(0, 0)] == ["at_end", "at_end", "none"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import Code
+from protocol.job.checks import cost_worst
 from protocol.job.commitment import RUNNING_START, running_hash
 from protocol.job.seed import order_seed
 from protocol.pricing import cost
@@ -65,14 +66,19 @@ def check(joint: Joint) -> None:
     assert finished.cost <= request.cost_max
     assert finished.output_tokens <= len(joint.heard_ids) <= request.output_tokens_max
     assert finished.reason != "none" or finished.failures
+    owed = 0 if joint.owed is None else joint.owed.amount
+    assert owed == finished.cost <= cost_worst(request, joint.deal.quote)
     if ended is None:
+        assert owed == 0
         return
+    assert owed <= ended.cost_signed <= ended.cost
     assert ended.cost <= request.cost_max
     assert ended.output_tokens == len(joint.said_ids)
     assert finished.output_tokens <= ended.output_tokens
     assert finished.cost <= ended.cost
     if ended.receipted:
         assert finished.receipt is not None
+        assert owed == ended.cost_signed == ended.cost
     if finished.receipt is not None:
         assert (joint.heard_ids, joint.heard_text) == (joint.said_ids, joint.said_text)
         bill = (ended.input_tokens, ended.output_tokens, ended.cost)

@@ -1,31 +1,38 @@
 """RequesterJob alone: each path by example, and any events of any provider at any time."""
 
+import dataclasses
+
 import pytest
 from msgspec.structs import replace
 
 from protocol.errors import Code
 from protocol.ids import MessageId, NodeId
-from protocol.job.commitment import RUNNING_START, running_hash
+from protocol.job.checks import cost_worst
+from protocol.job.commitment import RUNNING_START, running_hash, terms_digest
 from protocol.job.requester import (
     Accepted,
     Action,
     Ask,
-    Came,
-    CancelAsked,
     Candidate,
     Countersign,
     Deliver,
     Drop,
-    Event,
     Finished,
-    OrderSent,
-    ProviderLost,
-    QuoteCame,
+    Owe,
     RequesterJob,
-    RequestSent,
     SendCancel,
     SendOrder,
     SendRefuse,
+)
+from protocol.job.requester_events import (
+    Came,
+    CancelAsked,
+    Event,
+    NotOrdered,
+    OrderSent,
+    ProviderLost,
+    QuoteCame,
+    RequestSent,
     TimePassed,
 )
 from protocol.job.terms import Chunk, Delta, Receipt, Refuse, Started
@@ -36,7 +43,7 @@ from protocol.limits import (
     SILENCE_MS_MAX,
 )
 from protocol.pricing import cost
-from tests.protocol.samples import MODEL, REFUSE, Agreement, agreement
+from tests.protocol.samples import MODEL, REFUSE, Agreement, agreement, message_id
 
 DEAL = agreement()
 CANDIDATES = [
@@ -90,7 +97,10 @@ def test_a_whole_job():
     assert job.wake_at is None
     assert job.begin(0) == [Ask(1, CANDIDATES[0])]
     assert job.handle(RequestSent(1, DEAL.request, DEAL.request_id), 5) == []
-    assert job.handle(QuoteCame(1, DEAL.quote, DEAL.quote_id), 10) == [SendOrder(1, DEAL.quote_id)]
+    worst = cost_worst(DEAL.request, DEAL.quote)
+    assert job.handle(QuoteCame(1, DEAL.quote, DEAL.quote_id), 10) == [
+        SendOrder(1, DEAL.quote_id, worst)
+    ]
     assert job.handle(OrderSent(1, DEAL.order_id), 11) == []
     assert job.handle(Came(1, STARTED), 20) == [Accepted(1, CANDIDATES[0], DEAL.quote, 7)]
     assert job.handle(Came(1, Delta(DEAL.order_id, (5,), "a")), 21) == [Deliver((5,), "a")]
@@ -99,6 +109,7 @@ def test_a_whole_job():
     assert job.handle(Came(1, last), 23) == []
     bill = receipt(last, 1)
     assert job.handle(Came(1, bill), 24) == [
+        Owe(1, DEAL.order_id, last.cost, bill),
         Countersign(1, bill),
         Finished("stop", CANDIDATES[0], bill, 7, 1, last.cost, ()),
     ]
@@ -174,7 +185,8 @@ def test_a_cancel_in_mid_answer_waits_for_the_bill():
     assert job.handle(CancelAsked(), 3) == []
     last = chunk((5,), "a", "cancelled")
     job.handle(Came(1, last), 4)
-    countersign, end = job.handle(Came(1, receipt(last, 1)), 5)
+    owe, countersign, end = job.handle(Came(1, receipt(last, 1)), 5)
+    assert owe == Owe(1, DEAL.order_id, last.cost, receipt(last, 1))
     assert isinstance(countersign, Countersign)
     assert (finished([end]).reason, finished([end]).cost) == ("cancelled", last.cost)
 
@@ -211,6 +223,53 @@ def test_a_bill_that_does_not_come_leaves_the_answer_whole():
     assert job.wake_at == HANDSHAKE_MS_MAX
     end = finished(job.handle(TimePassed(), HANDSHAKE_MS_MAX))
     assert (end.reason, end.receipt, end.failures[-1].code) == ("stop", None, Code.TIMEOUT)
+
+
+def owed(actions: list[Action]) -> list[Owe]:
+    return [action for action in actions if isinstance(action, Owe)]
+
+
+def test_signed_chunks_are_owed_under_the_order_when_the_provider_is_lost():
+    job = job_at("running")
+    job.handle(Came(1, Delta(DEAL.order_id, (5,), "a")), 1)
+    signed = chunk((5,), "a", "none")
+    job.handle(Came(1, signed), 2)
+    job.handle(Came(1, Delta(DEAL.order_id, (6,), "b")), 3)
+    actions = job.handle(ProviderLost(1, Code.LOST, "gone"), 4)
+    assert owed(actions) == [Owe(1, DEAL.order_id, signed.cost, None)], "and no unsigned word"
+
+
+def test_a_bill_that_does_not_come_or_is_disputed_leaves_the_signed_chunks_owed():
+    owe = Owe(1, DEAL.order_id, chunk().cost, None)
+    assert owed(job_at("ended").handle(TimePassed(), HANDSHAKE_MS_MAX)) == [owe]
+    dear = replace(receipt(chunk(), 0), cost=chunk().cost + 1)
+    actions = job_at("ended").handle(Came(1, dear), 1)
+    assert owed(actions) == [owe]
+    assert not [action for action in actions if isinstance(action, Countersign)]
+
+
+@pytest.mark.parametrize("changes", [{"payment": "none"}, {"price_in": 0, "price_out": 0}], ids=str)
+def test_nothing_is_owed_where_nothing_is_paid_or_costs_anything(changes):
+    quote = replace(DEAL.quote, **changes)
+    quote_id = message_id(quote)
+    terms = terms_digest(DEAL.request_id, quote_id)
+    deal = dataclasses.replace(DEAL, quote=quote, quote_id=quote_id, terms=terms)
+    job = job_at("quoted", deal)
+    assert cost_worst(deal.request, quote) == 0
+    job.handle(OrderSent(1, deal.order_id), 0)
+    job.handle(Came(1, STARTED), 0)
+    last = chunk(deal=deal)
+    job.handle(Came(1, last), 0)
+    assert owed(actions := job.handle(Came(1, receipt(last, 0)), 0)) == []
+    assert isinstance(actions[0], Countersign)
+
+
+def test_an_order_that_we_cannot_pay_is_not_placed_and_the_next_is_asked():
+    job = job_at("quoted", attempt=2)
+    actions = job.handle(NotOrdered(2, Code.OVERDRAWN, "Too little."), 1)
+    assert actions == [Drop(2), Ask(3, CANDIDATES[2])]
+    failure = job.failures[-1]
+    assert (failure.candidate, failure.code) == (None, Code.OVERDRAWN)
 
 
 def test_a_code_that_we_do_not_know_is_a_refusal():

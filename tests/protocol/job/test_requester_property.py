@@ -7,25 +7,29 @@ from msgspec.structs import replace
 
 from protocol.errors import Code
 from protocol.ids import NodeId
+from protocol.job.checks import cost_worst
 from protocol.job.commitment import RUNNING_START, running_hash
 from protocol.job.requester import (
     Action,
     Ask,
-    Came,
-    CancelAsked,
     Candidate,
     Countersign,
     Deliver,
     Drop,
-    Event,
     Finished,
+    Owe,
+    RequesterJob,
+    SendOrder,
+    SendRefuse,
+)
+from protocol.job.requester_events import (
+    Came,
+    CancelAsked,
+    Event,
     OrderSent,
     ProviderLost,
     QuoteCame,
-    RequesterJob,
     RequestSent,
-    SendOrder,
-    SendRefuse,
     TimePassed,
 )
 from protocol.job.terms import Chunk, Delta, Receipt, Started
@@ -56,6 +60,7 @@ class Scene:
         self.covered = 0
         self.running = RUNNING_START
         self.last: Chunk | None = None
+        self.owed: list[Owe] = []
         self.ends: list[Finished] = []
 
     def note(self, actions: list[Action]) -> None:
@@ -73,7 +78,13 @@ class Scene:
                     self.text += text
                     self.open_ids += ids
                     self.open_text += text
+                case Owe(_, order_id, amount, bill):
+                    assert not self.owed, "an order that is owed for twice"
+                    assert (order_id, amount) == (self.deal.order_id, self.cost())
+                    assert bill is None or bill.cost == amount
+                    self.owed.append(action)
                 case Countersign(_, bill):
+                    assert [owe.receipt for owe in self.owed] == ([bill] if bill.cost else [])
                     assert (bill.output_tokens, bill.cost) == (self.covered, self.cost())
                     assert bill.running == self.running
                 case Finished():
@@ -194,7 +205,8 @@ def test_any_events_at_any_time_end_it_once(opening, deal, candidates, script):
         scene.note(job.handle(TimePassed(), now))
     assert job.over
     (end,) = scene.ends
-    assert end.cost <= deal.request.cost_max
+    assert end.cost <= cost_worst(deal.request, deal.quote) <= deal.request.cost_max
+    assert sum(owe.amount for owe in scene.owed) == end.cost
     assert end.output_tokens <= len(scene.ids) <= deal.request.output_tokens_max
     assert end.reason != "none" or end.failures
     if end.receipt is not None:

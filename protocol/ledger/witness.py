@@ -1,0 +1,306 @@
+"""The witness rule (facts of the ledger, section 1.3): what to vote for, what to store.
+
+The machine reads what is stored and says what must be stored; the shell writes it, with fsync,
+before any answer leaves. It holds no state of its own but the quota, so a crash loses nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from protocol.envelope import Opened, Signed
+from protocol.errors import Code, RemoteError
+from protocol.ids import MessageId, NodeId
+from protocol.ledger.account import Account, Sources, SourcesNeeded, follow, sources_shown
+from protocol.ledger.certificate import (
+    Certified,
+    certificate_checked,
+    certificate_names,
+    certified_checked,
+)
+from protocol.ledger.charter import Charter
+from protocol.ledger.entry import Entry, SourceKey, entry_opened, entry_read, sources_of
+from protocol.ledger.proof import Breach, Contradiction, breach_made, contradiction_made
+from protocol.ledger.quota import VoteQuota
+from protocol.ledger.sync import Refusal, refusal
+
+
+class Chains(Protocol):
+    """What a node has stored: plain reads, all of one moment."""
+
+    def account(self, account: NodeId) -> Account:
+        """What its certified chain adds up to here; `opening` where there is none."""
+
+    def claimed_at(self, account: NodeId, source: SourceKey) -> int | None:
+        """The seq at which the account's certified chain here claimed a source."""
+
+    def certified(self, account: NodeId, seq: int) -> Certified | None:
+        """One certified entry."""
+
+    def voted(self, account: NodeId, seq: int) -> Signed | None:
+        """The entry that this witness voted for; kept at least until that seq is certified."""
+
+    def stopped(self) -> Breach | Certified | None:
+        """Why this node goes no further, until its owner resumes: a breach, or a certificate with
+        a seal of its own that it does not remember."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Store `entry` as voted for if it is `fresh`, fsync, then answer with the signed vote."""
+
+    entry: Signed
+    opened: Opened[Entry]
+    fresh: bool
+    """False: the vote was given before, and is given again with the same bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to a request, and a proof to keep beside it."""
+
+    answer: Cast | Refusal
+    contradiction: Contradiction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Store all this in one transaction: the entry, the account after it, what it claims."""
+
+    certified: Certified
+    opened: Opened[Entry]
+    account: Account
+    contradiction: Contradiction | None
+    """A rival that this witness had voted for: the certificate wins, the proof is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """It is stored already: nothing changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The entries from `seq` on must come first."""
+
+    account: NodeId
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """Store the proof; sign and accept nothing more until the owner resumes."""
+
+    breach: Breach
+
+
+@dataclass(frozen=True, slots=True)
+class Forgot:
+    """This carries a seal of our own that we do not remember: our store is an old copy.
+
+    Store it; cast no vote until the owner has read why.
+    """
+
+    certified: Certified
+
+
+Outcome = Applied | Known | Missing | Halted | Forgot
+
+
+class Follower:
+    """Takes certified entries, as every node does that keeps chains."""
+
+    def __init__(self, charter: Charter, node: NodeId) -> None:
+        self.charter = charter
+        self.number = charter.number(node)
+
+    def on_certificate(self, certified: Certified, chains: Chains) -> Outcome:
+        """What a certified entry, from whomever, changes.
+
+        Raises RemoteError HALTED where this node has stopped at a breach, and what
+        `certified_checked` raises.
+        """
+        stopped = chains.stopped()
+        if isinstance(stopped, Breach):
+            raise halted_error()
+        entry = entry_read(certified.entry, self.charter.network).value
+        ours = chains.certified(entry.account, entry.seq)
+        if ours is not None and ours.entry.id == certified.entry.id:
+            return Known()  # Most come more than once: nothing changes, so nothing is verified.
+        voted = chains.voted(entry.account, entry.seq)
+        opened = self._opened(certified, voted)
+        account = chains.account(entry.account)
+        if ours is not None:
+            return Halted(self._breach([(ours, certified)]))
+        if entry.seq <= account.seq:
+            return Known()  # It was checked, and its place is no longer kept here.
+        if stopped is None and self._forgotten(certified, opened, voted):
+            return Forgot(certified)
+        if entry.seq > account.seq + 1:
+            return Missing(entry.account, account.seq + 1)
+        try:
+            after = self._followed(account, opened, chains)
+        except RemoteError as error:
+            if error.code is Code.KIND_NOT_SERVED:
+                raise
+            return Halted(self._breach(self._suspects(certified, opened.value, chains)))
+        rival = voted if voted is not None and voted.id != opened.id else None
+        contradiction = (
+            contradiction_made(rival, certified.entry, self.charter) if rival is not None else None
+        )
+        return Applied(certified, opened, after, contradiction)
+
+    def _followed(self, account: Account, opened: Opened[Entry], chains: Chains) -> Account:
+        """The account after a certified entry: its sources were checked by those who sealed it."""
+        return follow(
+            account,
+            lambda source: chains.claimed_at(account.account, source),
+            opened,
+            self.charter,
+        )
+
+    def _opened(self, certified: Certified, voted: Signed | None) -> Opened[Entry]:
+        """The entry with all its signatures checked; that of its author once only, if this witness
+        voted for these very bytes: it checked them before it stored its vote."""
+        if voted != certified.entry:
+            return certified_checked(certified, self.charter)
+        opened = entry_read(certified.entry, self.charter.network)
+        certificate_names(certified, opened.id)
+        certificate_checked(certified.certificate, self.charter)
+        return opened
+
+    def _forgotten(self, certified: Certified, opened: Opened[Entry], voted: Signed | None) -> bool:
+        seals = certified.certificate.seals
+        if all(seal.witness != self.number for seal in seals):
+            return False
+        return voted is None or voted.id != opened.id
+
+    def _breach(self, suspects: Iterable[tuple[Certified, ...]]) -> Breach:
+        """The proof that a certified entry follows from nothing that honest witnesses certified."""
+        breaches = [breach_made(certified, self.charter) for certified in suspects]
+        found = next((breach for breach in breaches if breach is not None), None)
+        assert found is not None, "a certified entry breaks a rule: a proof must show it"
+        return found
+
+    def _suspects(
+        self, certified: Certified, entry: Entry, chains: Chains
+    ) -> Iterable[tuple[Certified, ...]]:
+        """The entry alone, and with each that it may be at odds with."""
+        yield (certified,)
+        claims = [chains.claimed_at(entry.account, source.key) for source in sources_of(entry)]
+        for seq in [entry.seq - 1, *claims]:
+            other = chains.certified(entry.account, seq) if seq else None
+            if other is not None:
+                yield other, certified
+
+
+class Witness(Follower):
+    """Votes, at most once for an (account, seq)."""
+
+    def __init__(self, charter: Charter, node: NodeId) -> None:
+        super().__init__(charter, node)
+        self.quota = VoteQuota()
+
+    def on_request(
+        self, entry: Signed, proofs: Iterable[Certified], chains: Chains, now_ms: int
+    ) -> Decision:
+        """Whether to vote for an entry; `proofs` are the certified sources that came with it.
+
+        `now_ms` is of any clock that does not go back; it is for the quota alone.
+        """
+        stopped = chains.stopped()
+        if stopped is not None:
+            return Decision(_stopped_refusal(stopped))
+        try:
+            if self.number is None:
+                raise RemoteError(
+                    Code.NOT_WITNESS, "This node is no witness; ask those that the genesis names."
+                )
+            return self._decided(entry, proofs, chains, now_ms)
+        except SourcesNeeded as error:
+            return Decision(
+                Refusal(error.code, error.sentence, needs=tuple(sorted(set(error.needs))))
+            )
+        except RemoteError as error:
+            return Decision(refusal(error))
+
+    def _decided(
+        self, signed: Signed, proofs: Iterable[Certified], chains: Chains, now_ms: int
+    ) -> Decision:
+        opened = entry_opened(signed, self.charter.network)
+        entry = opened.value
+        voted = chains.voted(entry.account, entry.seq)
+        if voted is not None and voted.id == opened.id:
+            return Decision(Cast(voted, opened, fresh=False))
+        account = chains.account(entry.account)
+        if entry.seq <= account.seq:
+            return self._past(signed, entry, chains)
+        if entry.seq > account.seq + 1:
+            sentence = f"The certified entries from {account.seq + 1} on must come first."
+            return Decision(Refusal(Code.MISSING, sentence, missing_seq=account.seq + 1))
+        if voted is not None:
+            sentence = f"This witness voted for another entry {entry.seq} of this account."
+            return Decision(
+                Refusal(Code.VOTED_OTHER, sentence, shown=voted),
+                contradiction_made(voted, signed, self.charter),
+            )
+        if wait_ms := self.quota.wait_ms(entry.account, now_ms):
+            raise RemoteError(
+                Code.BUSY, "This account had many votes in a short time; come again.", wait_ms
+            )
+        self._checked(account, opened, proofs, chains)
+        self.quota.spend(entry.account, now_ms)
+        return Decision(Cast(signed, opened, fresh=True))
+
+    def _past(self, signed: Signed, entry: Entry, chains: Chains) -> Decision:
+        certified = chains.certified(entry.account, entry.seq)
+        sentence = f"Entry {entry.seq} of this account is certified already."
+        return Decision(
+            Refusal(Code.PAST, sentence, shown=certified),
+            contradiction_made(certified.entry, signed, self.charter) if certified else None,
+        )
+
+    def _checked(
+        self, account: Account, opened: Opened[Entry], proofs: Iterable[Certified], chains: Chains
+    ) -> None:
+        # What costs no signatures is checked first: a bad entry wastes none of ours.
+        self._followed(account, opened, chains)
+        sources_shown(opened.value, self._proven(opened.value, proofs))
+
+    def _proven(self, entry: Entry, proofs: Iterable[Certified]) -> Sources:
+        return sources_proven(entry, proofs, self.charter)
+
+
+def sources_proven(entry: Entry, proofs: Iterable[Certified], charter: Charter) -> Sources:
+    """The sources of a claim whose certificates hold, from those shown; others are passed over.
+
+    Raises what `certified_checked` raises for a source that does not hold.
+    """
+    wanted = {source.id for source in sources_of(entry)}
+    proven: dict[MessageId, Entry] = {}
+    for proof in proofs:
+        if (source := proof.entry.id) in wanted and source not in proven:
+            proven[source] = certified_checked(proof, charter).value
+    return proven
+
+
+def halted_error() -> RemoteError:
+    """What a node answers on a ledger that has halted."""
+    return RemoteError(
+        Code.HALTED,
+        "This ledger has halted: more witnesses were dishonest than it can bear. Ask for the "
+        "proof; the owner resumes with `ayni ledger resume`.",
+    )
+
+
+def _stopped_refusal(stopped: Breach | Certified) -> Refusal:
+    if isinstance(stopped, Breach):
+        error = halted_error()
+    else:
+        error = RemoteError(
+            Code.FORGOT,
+            "This witness found a vote of its own that it does not remember, and votes no more "
+            "until its owner has read why.",
+        )
+    answered = refusal(error)
+    return Refusal(answered.code, answered.sentence, shown=stopped)

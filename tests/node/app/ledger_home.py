@@ -1,0 +1,65 @@
+"""Anna's real ledger with its backend, alone in a memory world, her disk in a folder."""
+
+import os
+from contextlib import asynccontextmanager
+
+import trio
+
+from node.api.ledger_backend import Payment
+from node.api.ledger_shown import Showing
+from node.app.ledger_backend import OwnLedgerBackend
+from node.jobs.billing import open_billing
+from node.jobs.debts import Risk
+from node.ledger.service import Surroundings, open_ledger
+from node.network.base import NetworkError
+from node.network.memory import MemoryWorld
+from node.network.quota import Quotas
+from node.storage.bills import BillStore
+from node.storage.database import open_database
+from node.storage.ledger import LedgerStore
+from protocol.ledger.charter import charter
+from protocol.ledger.genesis import genesis_made
+from tests.protocol.ledger.chains import ANNA, BRUNO
+
+GENESIS_ALONE = genesis_made("alone", bytes(16), {ANNA.node: 100, BRUNO.node: 40}, {ANNA.node})
+ALONE = charter(GENESIS_ALONE)
+"""A network whose only witness is Anna."""
+NAMES = {ANNA.node: "anna", BRUNO.node: "bruno"}
+SECONDS_MAX = 20
+
+
+class Open:
+    """Anna's ledger with its backend, billing and store."""
+
+    def __init__(self, backend, ledger, billing, store):
+        self.backend, self.ledger, self.billing, self.store = backend, ledger, billing, store
+
+    async def send(self, amount, to=BRUNO, reference=bytes(32), wait_ms=SECONDS_MAX * 1000):
+        return await self.backend.send(
+            Payment(to=to.node, amount_microcredits=amount, reference=reference, wait_ms=wait_ms)
+        )
+
+
+async def nobody(node):
+    await trio.lowlevel.checkpoint()
+    raise NetworkError("Nobody is there.")
+
+
+@asynccontextmanager
+async def opened(tmp_path, rules):
+    """Anna alone in the world, her disk in `tmp_path`."""
+    async with (
+        MemoryWorld().open_network(ANNA.node) as network,
+        open_database(tmp_path / "ayni.db") as database,
+    ):
+        around = Surroundings(network, Quotas(), database, nobody, os.urandom)
+        ledger = await open_ledger(rules, ANNA, around)
+        risk = Risk(100_000, rules.pay_min, rules.allocations)
+        billing = await open_billing(BillStore(database), ledger, risk)
+        showing = Showing(rules, lambda node: NAMES.get(node, ""))
+        backend = OwnLedgerBackend(ledger, billing, showing, ANNA.node, tmp_path)
+        with trio.fail_after(SECONDS_MAX):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(ledger.run)
+                yield Open(backend, ledger, billing, LedgerStore(database, rules))
+                nursery.cancel_scope.cancel()
