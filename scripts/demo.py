@@ -37,6 +37,9 @@ def start(demo: Demo) -> None:
     until("a model on both providers", READY_SECONDS_MAX, lambda: len(offers(demo)) == 2)
     demo.remember_processes()
     demo.figures["ready_seconds"] = round(time.monotonic() - began, 2)
+    demo.say("\nWhat everybody has before any job:")
+    for name in demo_money.NAMES:
+        demo.show("wallet", node=name)
     demo.wallets_before = demo_money.wallets(demo)
 
 
