@@ -68,6 +68,11 @@ class Code(StrEnum):
     HALTED = "HALTED"
 
 
+def code_known(text: str) -> Code:
+    """The code that a peer or a daemon names; REFUSED for one of a later version."""
+    return Code(text) if text in Code.__members__ else Code.REFUSED
+
+
 class AyniError(Exception):
     """What was asked, what there is and what to do, in one sentence with a stable code."""
 

@@ -8,6 +8,7 @@ from typing import Literal
 from node.api import views
 from node.api.backend import Backend, ChatEvent, ChatJob
 from node.api.ledger_shown import Showing
+from node.api.network_shown import network_shown
 from node.app import showing
 from node.app.chat import chat
 from node.app.ledger_backend import OwnLedgerBackend
@@ -15,7 +16,6 @@ from node.app.parts import Parts
 from node.models.catalogue import Model
 from protocol.errors import Code, LocalError
 from protocol.ids import NodeId, node_text
-from protocol.ledger.charter import charter
 
 WorkerWord = Literal["none", "starting", "ready", "restarting"]
 
@@ -29,10 +29,11 @@ class NodeBackend(Backend):
         self._ledger = OwnLedgerBackend(
             parts.ledger,
             parts.billing,
-            Showing(charter(parts.file.genesis), self._name),
+            Showing(parts.charter, self._name),
             parts.identity.node,
             parts.data_folder,
         )
+        self._network = network_shown(parts.file)
         self.url = ""
         """Of the API; set once it listens."""
 
@@ -46,7 +47,7 @@ class NodeBackend(Backend):
             node=node_text(parts.identity.node),
             name=parts.config.node.name,
             version=installed_version("ayni"),
-            network=showing.network(parts.file),
+            network=self._network,
             started_at_ms=self._started_at_ms,
             uptime_ms=max(0, parts.wall_ms() - self._started_at_ms),
             addresses=tuple(parts.network.addresses),

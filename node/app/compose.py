@@ -40,8 +40,8 @@ from node.storage.jobs import JobHistory
 from node.storage.peers import PeerStore
 from protocol.capacity import Device
 from protocol.identity import Identity
-from protocol.ledger.charter import charter
-from protocol.ledger.genesis import NetworkFile, network_id
+from protocol.ledger.charter import Charter, charter
+from protocol.ledger.genesis import NetworkFile
 from protocol.messages import JOB_PROTOCOL
 
 
@@ -65,6 +65,7 @@ async def compose(ground: Ground, stop: Callable[[], None], steps: Steps) -> Par
     Raises LocalError for settings that cannot be, or when the disk fails.
     """
     config, paths, clock = ground.config, ground.paths, system_clock()
+    rules = charter(ground.file.genesis)
     history = JobHistory(ground.database)
     catalogue = load_catalogue(paths.models_file)
     cache = ModelCache(paths.models_folder, paths.config_folder)
@@ -73,14 +74,14 @@ async def compose(ground: Ground, stop: Callable[[], None], steps: Steps) -> Par
         pause_file=paths.data_folder / "paused",
     )
     shared = Shared(config, catalogue, cache)
-    discovery = _discovery(ground, clock, lambda: _own(ground, sharing, shared))
+    discovery = _discovery(ground, rules, clock, lambda: _own(ground, sharing, shared))
     sharing.watch(partial(discovery.changed, urgent=True))
     shared.watch(lambda others: discovery.changed(urgent=others))
-    ledger = await _ledger(ground, discovery, steps)
-    billing = await _billing(ground, ledger, steps)
+    ledger = await _ledger(ground, rules, discovery, steps)
+    billing = await _billing(ground, rules, ledger, steps)
     around = Surroundings(
         identity=ground.identity,
-        network_id=network_id(ground.file.genesis),
+        network_id=rules.network,
         network=ground.network,
         quotas=ground.quotas,
         recorder=history,
@@ -94,6 +95,7 @@ async def compose(ground: Ground, stop: Callable[[], None], steps: Steps) -> Par
         identity=ground.identity,
         config=config,
         file=ground.file,
+        charter=rules,
         network=ground.network,
         discovery=discovery,
         sharing=sharing,
@@ -113,14 +115,16 @@ async def compose(ground: Ground, stop: Callable[[], None], steps: Steps) -> Par
     )
 
 
-def _discovery(ground: Ground, clock: Clock, own: Callable[[], OwnState]) -> Discovery:
+def _discovery(
+    ground: Ground, rules: Charter, clock: Clock, own: Callable[[], OwnState]
+) -> Discovery:
     settings = DiscoverySettings(
         bootstrap=(*ground.config.network.bootstrap, *ground.file.bootstrap),
         life_ms=ground.config.network.advert_life_seconds * 1000,
     )
     return Discovery(
         ground.network,
-        Member(ground.identity, network_id(ground.file.genesis)),
+        Member(ground.identity, rules.network),
         PeerStore(ground.database),
         own,
         DiscoverySurroundings(ground.quotas, clock, SystemRandom()),
@@ -138,7 +142,7 @@ def _own(ground: Ground, sharing: Sharing, shared: Shared) -> OwnState:
     )
 
 
-async def _ledger(ground: Ground, discovery: Discovery, steps: Steps) -> NodeLedger:
+async def _ledger(ground: Ground, rules: Charter, discovery: Discovery, steps: Steps) -> NodeLedger:
     pace = ground.config.ledger
     around = LedgerSurroundings(
         network=ground.network,
@@ -152,14 +156,13 @@ async def _ledger(ground: Ground, discovery: Discovery, steps: Steps) -> NodeLed
         JournalSettings(claim_seconds=pace.claim_seconds),
         AuditSettings(round_seconds=pace.audit_seconds),
     )
-    return await open_ledger(charter(ground.file.genesis), ground.identity, around, settings)
+    return await open_ledger(rules, ground.identity, around, settings)
 
 
-async def _billing(ground: Ground, ledger: NodeLedger, steps: Steps) -> Billing:
-    genesis = ground.file.genesis
+async def _billing(ground: Ground, rules: Charter, ledger: NodeLedger, steps: Steps) -> Billing:
     risk = Risk(
         stranger_microcredits=ground.config.risk.stranger_microcredits,
-        pay_min=genesis.pay_min,
-        allocations={one.account: one.amount for one in genesis.allocations},
+        pay_min=rules.pay_min,
+        allocations=rules.allocations,
     )
     return await open_billing(BillStore(ground.database), ledger, risk, steps)

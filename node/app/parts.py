@@ -18,6 +18,7 @@ from node.network.base import Network
 from node.sharing import Sharing
 from node.storage.jobs import JobHistory
 from protocol.identity import Identity
+from protocol.ledger.charter import Charter
 from protocol.ledger.genesis import NetworkFile
 
 
@@ -28,6 +29,7 @@ class Parts:
     identity: Identity
     config: Config
     file: NetworkFile
+    charter: Charter
     network: Network
     discovery: Discovery
     sharing: Sharing

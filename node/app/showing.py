@@ -7,21 +7,6 @@ from node.discovery.directory import Listing
 from node.storage.jobs import JobRecord
 from protocol.capacity import Device, ModelOffer
 from protocol.ids import NodeId, node_text
-from protocol.ledger.charter import quorum
-from protocol.ledger.genesis import NetworkFile, network_id
-
-
-def network(file: NetworkFile) -> views.Network:
-    genesis = file.genesis
-    return views.Network(
-        name=genesis.name,
-        id=network_id(genesis).hex(),
-        supply_microcredits=genesis.supply,
-        accounts=len(genesis.allocations),
-        witnesses=tuple(node_text(node) for node in genesis.witnesses),
-        quorum=quorum(len(genesis.witnesses))[1] if genesis.witnesses else 0,
-        bootstrap=file.bootstrap,
-    )
 
 
 def offer(offered: ModelOffer) -> views.Offer:

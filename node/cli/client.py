@@ -13,7 +13,7 @@ from node.api.failures import ErrorBody
 from node.api.views import ApiFile
 from node.config import Paths
 from node.keystore import read_api_key
-from protocol.errors import AyniError, Code, LocalError, RemoteError
+from protocol.errors import AyniError, Code, LocalError, RemoteError, code_known
 
 T = TypeVar("T")
 
@@ -143,10 +143,8 @@ def _refusal(status: int, content: bytes) -> AyniError:
         error = msgspec.json.decode(content, type=ErrorBody).error
     except msgspec.MsgspecError:
         return LocalError(Code.UNAVAILABLE, f"The node answered with HTTP status {status}.")
-    known = error.code in Code.__members__
-    code = Code(error.code) if known else Code.REFUSED
     kind = LocalError if status < 500 else RemoteError
-    return kind(code, error.message, error.retry_ms)
+    return kind(code_known(error.code), error.message, error.retry_ms)
 
 
 def _chunks(pieces: Iterator[bytes]) -> Iterator[Chunk]:

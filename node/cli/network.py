@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
+from node.api.network_shown import network_shown
 from node.api.views import ApiFile, Network, Status
 from node.cli.client import connect, read_api_file
 from node.cli.key import load_node_key
-from node.cli.network_file import network_view, read_network, write_network
+from node.cli.network_file import read_network, write_network
 from node.cli.options import credits_given
 from node.cli.seats import seats_warnings, seats_words
 from node.cli.session import Session, VerbGroup
@@ -127,7 +128,7 @@ def create(
     file = NetworkFile(genesis, bootstrap)
     path = Path(f"{name}.ayni") if path is None else path
     write_network(path, file, new=True)
-    _show(session, network_view(file), f"Wrote {path}. Next: `ayni network join {path}`.")
+    _show(session, network_shown(file), f"Wrote {path}. Next: `ayni network join {path}`.")
     for line in (*said, *seats_warnings(genesis)):
         session.output.remark(line)
 
@@ -165,8 +166,8 @@ def join(session: Session, file: Path, replace: bool) -> None:
     """Make this home part of the network that FILE describes."""
     wanted, place = read_network(file), session.paths.network_file
     if place.exists() and not replace:
-        present = network_view(read_network(place))
-        if present.id != network_view(wanted).id:
+        present = network_shown(read_network(place))
+        if present.id != network_shown(wanted).id:
             raise LocalError(
                 Code.IN_USE,
                 f"This home is in the network {present.name} ({present.id[:16]}) already. Use "
@@ -175,7 +176,7 @@ def join(session: Session, file: Path, replace: bool) -> None:
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_network(place, wanted, new=False)
     after = "Restart the node to use it." if _running(session) else "Next: `ayni up`."
-    _show(session, network_view(wanted), f"Joined {wanted.genesis.name}. {after}")
+    _show(session, network_shown(wanted), f"Joined {wanted.genesis.name}. {after}")
 
 
 def _running(session: Session) -> ApiFile | None:
@@ -194,7 +195,7 @@ def show(session: Session, file: Path | None) -> None:
     """Show the network of this home, or the one in FILE."""
     if file is None and not session.paths.network_file.exists():
         raise no_network(session)
-    _show(session, network_view(read_network(file or session.paths.network_file)))
+    _show(session, network_shown(read_network(file or session.paths.network_file)))
 
 
 @network.command(example="ayni network invite -o field.ayni")
@@ -215,7 +216,7 @@ def invite(session: Session, path: Path | None) -> None:
     file = NetworkFile(present.genesis, bootstrap[:_BOOTSTRAP_OF_INVITE_MAX])
     path = Path(f"{present.genesis.name}.ayni") if path is None else path
     write_network(path, file, new=True)
-    _show(session, network_view(file), f"Wrote {path}: give it to a friend.")
+    _show(session, network_shown(file), f"Wrote {path}: give it to a friend.")
 
 
 _LOOPBACK = ("/ip4/127.", "/ip6/::1/")

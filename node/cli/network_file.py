@@ -3,16 +3,12 @@
 import os
 from pathlib import Path
 
-from node.api.views import Network
 from node.config import FILE_BYTES_MAX
 from protocol.errors import Code, LocalError
-from protocol.ids import node_text
-from protocol.ledger.charter import quorum
 from protocol.ledger.genesis import (
     NetworkFile,
     network_file_parsed,
     network_file_text,
-    network_id,
 )
 
 
@@ -29,19 +25,6 @@ def read_network(path: Path) -> NetworkFile:
     if len(data) > FILE_BYTES_MAX:
         raise LocalError(Code.BAD_REQUEST, f"{path} is too large for a network file.")
     return network_file_parsed(text)
-
-
-def network_view(file: NetworkFile) -> Network:
-    genesis = file.genesis
-    return Network(
-        name=genesis.name,
-        id=network_id(genesis).hex(),
-        supply_microcredits=genesis.supply,
-        accounts=len(genesis.allocations),
-        witnesses=tuple(node_text(witness) for witness in genesis.witnesses),
-        quorum=quorum(len(genesis.witnesses))[1] if genesis.witnesses else 0,
-        bootstrap=file.bootstrap,
-    )
 
 
 def write_network(path: Path, file: NetworkFile, *, new: bool) -> None:

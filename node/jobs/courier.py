@@ -50,13 +50,11 @@ class Courier:
         """Raises NetworkError."""
         await self._frames.send(codec.encode(message))
 
-    async def refuse(self, refused: bytes, error: RemoteError | Refuse) -> None:
+    async def refuse(self, refused: bytes, error: RemoteError) -> None:
         """Say no in signed words. Raises NetworkError."""
         self.refused = True
-        if isinstance(error, RemoteError):
-            sentence = error.sentence[:SENTENCE_BYTES_MAX]
-            error = Refuse(refused, error.code, sentence, error.retry_ms)
-        await self.send(error)
+        sentence = error.sentence[:SENTENCE_BYTES_MAX]
+        await self.send(Refuse(refused, error.code, sentence, error.retry_ms))
 
     async def receive(
         self, kind: type[B], size_max: int = FRAME_BYTES_MAX

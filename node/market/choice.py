@@ -1,9 +1,9 @@
 """The requester's choice: who could do a job, best first, and why nobody can."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
+from node.market.tally import NodeTally
 from protocol.capacity import Advert
 from protocol.errors import Code, LocalError
 from protocol.ids import ModelId, NodeId
@@ -23,7 +23,7 @@ class Market:
         """`suspect` nodes have contradicted themselves on the ledger: they come after others."""
         self._adverts = adverts
         self._suspect = suspect
-        self._orders: Counter[NodeId] = Counter()
+        self._orders = NodeTally()
 
     def models_named(self, name: str) -> list[ModelId]:
         """The models that somebody offers under this name; all where the name is empty.
@@ -51,7 +51,7 @@ class Market:
         Raises LocalError NO_PROVIDER, CONTEXT_EXCEEDED or COST_EXCEEDED with the reason.
         """
         adverts = self._adverts()
-        ranked = rank(wish, adverts, self._orders)
+        ranked = rank(wish, adverts, self._orders.counts)
         if ranked:
             return sorted(ranked, key=lambda one: self._suspect(one.node))  # Else as ranked.
         raise self._nobody(wish, adverts)
@@ -87,16 +87,9 @@ class Market:
             )
         return LocalError(code, f"{reason}; `ayni peers` shows who is there.", retry_ms)
 
-    @contextmanager
-    def ordering(self, node: NodeId) -> Iterator[None]:
+    def ordering(self, node: NodeId) -> AbstractContextManager[None]:
         """An order of ours is with this node: it counts against its free slots."""
-        self._orders[node] += 1
-        try:
-            yield
-        finally:
-            self._orders[node] -= 1
-            if not self._orders[node]:
-                del self._orders[node]
+        return self._orders.counted(node)
 
 
 def candidate(ranked: Ranked) -> Candidate:

@@ -1,10 +1,9 @@
 """The provider's desk: whether a request is taken now, and for how much."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from node.market.tally import Tally
+from node.market.tally import NodeTally, Tally
 from node.sharing import Sharing
 from protocol.capacity import ModelOffer
 from protocol.errors import Code, LocalError
@@ -31,7 +30,7 @@ class Desk:
     def __init__(self, sharing: Sharing, for_sale: Callable[[], Sequence[ModelOffer]]) -> None:
         self._sharing = sharing
         self._for_sale = for_sale
-        self._served: Counter[NodeId] = Counter()
+        self._served = NodeTally()
         self.tally = Tally()
         """Quotes that may still be ordered, and jobs that run."""
 
@@ -41,7 +40,7 @@ class Desk:
 
         Raises LocalError QUOTA where it has too many, BUSY where all together are too many.
         """
-        if self._served[requester] >= JOBS_PER_REQUESTER_MAX:
+        if self._served.counts.get(requester, 0) >= JOBS_PER_REQUESTER_MAX:
             raise LocalError(
                 Code.QUOTA,
                 f"You have {JOBS_PER_REQUESTER_MAX} jobs here, as many as one node may.",
@@ -49,14 +48,8 @@ class Desk:
             )
         if self.tally.count >= QUOTES_OPEN_MAX:
             raise LocalError(Code.BUSY, "Too many requests are open here.", RETRY_BUSY_MS)
-        self._served[requester] += 1
-        try:
-            with self.tally.counted():
-                yield
-        finally:
-            self._served[requester] -= 1
-            if not self._served[requester]:
-                del self._served[requester]
+        with self._served.counted(requester), self.tally.counted():
+            yield
 
     def quote(self, request: Request, request_id: MessageId, p: bytes) -> Quote:
         """The quote for a request that has passed the protocol's checks; `p` is our share of

@@ -1,9 +1,12 @@
 """A count of what runs, and the wait until nothing does."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import trio
+
+from protocol.ids import NodeId
 
 
 class Tally:
@@ -32,3 +35,25 @@ class Tally:
         """Return when nothing runs."""
         while self._count:
             await self._idle.wait()
+
+
+class NodeTally:
+    """How many run now for each node; nothing is kept of a node with none."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[NodeId] = Counter()
+
+    @property
+    def counts(self) -> Mapping[NodeId, int]:
+        """Those with any."""
+        return self._counts
+
+    @contextmanager
+    def counted(self, node: NodeId) -> Iterator[None]:
+        self._counts[node] += 1
+        try:
+            yield
+        finally:
+            self._counts[node] -= 1
+            if not self._counts[node]:
+                del self._counts[node]

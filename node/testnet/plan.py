@@ -113,8 +113,8 @@ def _made(folder: Path, plan: NodePlan) -> Home:
 
 
 def _found(folder: Path, nodes: int | None) -> list[Home]:
-    accounts = {allocation.account for allocation in genesis_of(folder).allocations}
-    accounts |= set(genesis_of(folder).witnesses)
+    genesis = genesis_of(folder)
+    accounts = {allocation.account for allocation in genesis.allocations} | set(genesis.witnesses)
     homes = [
         _home(entry) for entry in sorted(folder.iterdir()) if find_paths(entry).key_file.exists()
     ]

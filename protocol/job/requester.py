@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 
-from protocol.errors import Code, RemoteError
+from protocol.errors import Code, RemoteError, code_known
 from protocol.ids import MessageId, ModelId, NodeId
 from protocol.job.answer import Answer
 from protocol.job.checks import NO_PAYMENT, check_quote, cost_worst
@@ -252,8 +252,7 @@ class RequesterJob:
         self, message: Started | Delta | Chunk | Receipt | Refuse, now: int
     ) -> list[Action]:
         if isinstance(message, Refuse):
-            known = message.code in Code.__members__
-            code = Code(message.code) if known else Code.REFUSED
+            code = code_known(message.code)
             return self._fail(code, message.sentence, message.retry_ms, now)
         answer = self._answer
         if answer is None or message.order != self._order_id:
