@@ -1,21 +1,21 @@
 """Where a node keeps its files and what its owner has set, read from TOML and checked."""
 
-import difflib
 import importlib.resources
+import ipaddress
 import os
-import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import tomli_w
-from msgspec import Meta, Struct
+from msgspec import Meta
 
+from node.settings import Settings, checked
 from protocol.errors import Code, LocalError
 from protocol.limits import (
     ADDRESS_BYTES_MAX,
@@ -30,20 +30,19 @@ from protocol.units import MicrocreditsField, PriceField
 FILE_BYTES_MAX = 1 << 20  # A configuration is written by a person; a megabyte is a wrong file.
 LISTEN_MAX = 8
 THREADS_MAX = 1024
+BACKENDS_MAX = 8  # Servers of other programs on one machine.
+PUBLIC_PREFIXES_MAX = 64
+PUBLIC_PREFIX_BYTES_MAX = 8 << 10  # All of them fit one message to the worker.
 SLOTS_MAX = 64  # Each holds a context in memory; more than this no home machine runs at once.
-SHOWN_CHARACTERS_MAX = 60  # How much of a wrong value an error repeats.
 
 T = TypeVar("T")
 
+PublicPrefix = Annotated[str, Meta(min_length=1, max_length=PUBLIC_PREFIX_BYTES_MAX)]
 NodeName = Annotated[str, Meta(max_length=NETWORK_NAME_BYTES_MAX, pattern=r"^[A-Za-z0-9._-]*$")]
 ModelName = Annotated[
     str, Meta(max_length=MODEL_NAME_BYTES_MAX, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 ]
 Address = Annotated[str, Meta(max_length=ADDRESS_BYTES_MAX, pattern=r"^/(ip4|ip6|dns|dns4|dns6)/")]
-
-
-class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The base of every table: frozen, and strict about its keys."""
 
 
 class NodeSettings(Settings, frozen=True, kw_only=True):
@@ -70,6 +69,31 @@ class Price(Settings, frozen=True, kw_only=True):
     price_out: PriceField
 
 
+class ExternalModel(Settings, frozen=True, kw_only=True):
+    """A model of a server on this machine: its name there, and the one that others order by."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    serve_as: ModelName
+    context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)]
+
+
+class BackendSettings(Settings, frozen=True, kw_only=True):
+    """[[share.backends]]: a server of the OpenAI API on this machine that runs models."""
+
+    kind: Literal["openai"]
+    url: Annotated[str, Meta(max_length=200)]
+    """As far as the `v1`, which most servers have."""
+    models: Annotated[tuple[ExternalModel, ...], Meta(min_length=1, max_length=ADVERT_MODELS_MAX)]
+    api_key_file: Annotated[str, Meta(max_length=4096)] = ""
+    slots: Annotated[int, Meta(ge=1, le=SLOTS_MAX)] = 4
+    """Jobs that it is given at once, of all its models together."""
+    takes: tuple[Literal["top_k", "min_p", "repetition_penalty"], ...] = ()
+    """Wishes beyond OpenAI's own that it understands under these names."""
+
+    def __post_init__(self) -> None:
+        _check_loopback(self.url)
+
+
 class ShareSettings(Settings, frozen=True, kw_only=True):
     """[share]: what this machine does for others, and for how much."""
 
@@ -79,8 +103,16 @@ class ShareSettings(Settings, frozen=True, kw_only=True):
     )
     price_in: PriceField = 500_000
     price_out: PriceField = 2_000_000
-    prices: dict[ModelName, Price] = {}
+    prices: dict[ModelName, Price] = msgspec.field(default_factory=dict)
+    backends: Annotated[tuple[BackendSettings, ...], Meta(max_length=BACKENDS_MAX)] = ()
     slots: Annotated[int, Meta(ge=1, le=SLOTS_MAX)] = 2
+    public_prefixes: Annotated[tuple[PublicPrefix, ...], Meta(max_length=PUBLIC_PREFIXES_MAX)] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all models that are shared, as others order them."""
+        outside = [model.serve_as for backend in self.backends for model in backend.models]
+        return (*self.models, *outside)
 
     def price(self, model: str) -> Price:
         """The price of one model: its own, or the one for all."""
@@ -93,8 +125,9 @@ class WorkerSettings(Settings, frozen=True, kw_only=True):
 
     threads: Annotated[int, Meta(ge=0, le=THREADS_MAX)] = 0
     idle_priority: bool = True
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    engine: Literal["torch"] = "torch"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    engine: Literal["auto", "native", "torch"] = "auto"
+    memory_bytes_max: Annotated[int, Meta(ge=0, le=1 << 50)] = 0
 
 
 class ApiSettings(Settings, frozen=True, kw_only=True):
@@ -318,76 +351,16 @@ def parse(text: str, kind: type[T], where: str) -> T:
         raise LocalError(Code.BAD_CONFIG, f"{where} is nested too deeply.") from None
 
 
-def checked(plain: object, kind: type[T], where: str) -> T:
-    """Parsed TOML as a `kind`. Raises LocalError BAD_CONFIG that names the file, the key, what
-    came, what is allowed and, for a key that does not exist, the nearest that does."""
+def _check_loopback(url: str) -> None:
+    """Raises ValueError unless a URL leads to this machine by itself, asking no name service."""
+    parts = urlsplit(url)
     try:
-        return msgspec.convert(plain, kind, strict=True)
-    except msgspec.ValidationError:
-        wrong = _find_wrong(plain, kind, ())
-    assert wrong is not None  # What the whole refuses, one of its parts refuses too.
-    key = ".".join(str(part) for part in wrong.keys)
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", wrong.sentence, re.DOTALL)
-    if unknown:
-        raise LocalError(
-            Code.BAD_CONFIG,
-            f"{where}: {f'[{key}]' if key else 'the file'} has no key {_shown(unknown[1])}."
-            + _nearest(unknown[1], wrong.kind),
+        host, _ = parts.hostname or "", parts.port
+        inside = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        inside = False
+    if parts.scheme != "http" or not inside or parts.username or parts.query:
+        raise ValueError(
+            f"{url!r} is no address of this machine: a backend's `url` looks like "
+            "http://127.0.0.1:11434/v1, since prompts of others may not leave this machine"
         )
-    if wrong.sentence.startswith("Object missing"):
-        raise LocalError(Code.BAD_CONFIG, f"{where}: {key or 'the file'}: {wrong.sentence}.")
-    allowed = wrong.sentence
-    if get_origin(wrong.kind) is Literal:
-        allowed = "Allowed: " + ", ".join(f'"{choice}"' for choice in get_args(wrong.kind))
-    raise LocalError(Code.BAD_CONFIG, f"{where}: {key} is {_shown(wrong.value)}. {allowed}.")
-
-
-@dataclass(frozen=True, slots=True)
-class _Wrong:
-    keys: tuple[str | int, ...]
-    value: object
-    kind: Any
-    sentence: str
-
-
-def _find_wrong(value: object, kind: Any, keys: tuple[str | int, ...]) -> _Wrong | None:
-    """The innermost part that does not fit. The decoder's own errors name no key of a table."""
-    try:
-        msgspec.convert(value, kind, strict=True)
-    except msgspec.ValidationError as error:
-        sentence = str(error).partition(" - at ")[0]
-    else:
-        return None
-    for key, part, part_kind in _parts(value, kind):
-        if (wrong := _find_wrong(part, part_kind, (*keys, key))) is not None:
-            return wrong
-    return _Wrong(keys, value, kind, sentence)
-
-
-def _parts(value: object, kind: Any) -> Iterator[tuple[str | int, object, Any]]:
-    if get_origin(kind) in (Annotated, UnionType):  # Of a union we write the kind, then None.
-        kind = get_args(kind)[0]
-    if isinstance(value, list) and get_origin(kind) is tuple:
-        for number, item in enumerate(value):
-            yield number, item, get_args(kind)[0]
-    elif isinstance(value, dict) and get_origin(kind) is dict:
-        key_kind, item_kind = get_args(kind)
-        for key, item in value.items():
-            yield key, key, key_kind
-            yield key, item, item_kind
-    elif isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Struct):
-        for field in msgspec.structs.fields(kind):
-            if field.name in value:
-                yield field.name, value[field.name], field.type
-
-
-def _nearest(key: str, kind: Any) -> str:
-    names = [field.name for field in msgspec.structs.fields(kind)]
-    near = difflib.get_close_matches(key, names, n=1)
-    return f" Did you mean {near[0]}?" if near else f" It may have: {', '.join(names)}."
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    short = len(text) <= SHOWN_CHARACTERS_MAX
-    return text if short else text[:SHOWN_CHARACTERS_MAX] + "..."

@@ -41,6 +41,7 @@ class ModelOffer(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tru
 
     model: ModelIdField
     name: Annotated[str, Meta(max_length=MODEL_NAME_BYTES_MAX)]
+    kind: Annotated[str, Meta(max_length=16)]  # Of protocol.job.kinds: "generate" or "embed".
     mode: Annotated[str, Meta(max_length=MODE_BYTES_MAX)]
     context_tokens: TokensField
     price_in: PriceField

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from protocol.capacity import Advert, ModelOffer
 from protocol.identity import digest
 from protocol.ids import JobId, ModelId, NodeId
+from protocol.job.kinds import MODEL_EMBEDS, MODEL_GENERATES
 from protocol.pricing import cost
 
 SECOND_MICROCREDITS = 1_000
@@ -23,6 +24,8 @@ class Wish:
     output_tokens: int
     cost_max: int
     provider: NodeId | None = None
+    kind: str = MODEL_GENERATES
+    """Of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +61,18 @@ def rank(
 
 
 def _fit(wish: Wish, node: NodeId, offer: ModelOffer, orders_running: int) -> Ranked | None:
+    if offer.kind != wish.kind:
+        return None
     if wish.models and offer.model not in wish.models:
         return None
     if wish.modes and offer.mode not in wish.modes:
         return None
-    if wish.prompt_tokens >= offer.context_tokens or not offer.slots:
+    # An embed's tokens are those of many texts, each of which is cut to the model's context.
+    fits = wish.kind == MODEL_EMBEDS or wish.prompt_tokens < offer.context_tokens
+    if not (fits and offer.slots):
         return None
-    if cost(wish.prompt_tokens, 1, offer.price_in, offer.price_out) > wish.cost_max:
+    answer_least = min(1, wish.output_tokens)
+    if cost(wish.prompt_tokens, answer_least, offer.price_in, offer.price_out) > wish.cost_max:
         return None
     estimate = cost(wish.prompt_tokens, wish.output_tokens, offer.price_in, offer.price_out)
     ms = _ms(wish.prompt_tokens, offer.prefill_millitokens_per_second) + _ms(

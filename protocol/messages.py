@@ -12,6 +12,7 @@ from protocol.ids import NetworkId
 from protocol.job.terms import Cancel, Chunk, Delta, Order, Quote, Receipt, Refuse, Request, Started
 from protocol.limits import (
     ADVERT_BYTES_MAX,
+    CHUNK_VECTORS_BYTES_MAX,
     FRAME_BYTES_MAX,
     PREFIX_TOKENS_MAX,
     PROMPT_BYTES_MAX,
@@ -28,12 +29,13 @@ JobFrame = Signed | Delta | Cancel
 """What is in a frame on a job's stream."""
 
 BODY_BYTES_MAX: Final[dict[type[Struct], int]] = {
-    Request: 2048,
+    Request: 5120,  # The biases of 300 tokens take two thirds of it.
     Quote: 512,
     # Messages of a chat have a few bytes of overhead each; ids take at most five.
     Order: PROMPT_BYTES_MAX + 16_384 + 5 * PREFIX_TOKENS_MAX,
     Started: 256,
-    Chunk: 512,
+    # Vectors have a head of three bytes each, and leave the rest no less room than without.
+    Chunk: 640 + CHUNK_VECTORS_BYTES_MAX,
     Receipt: 512,
     Refuse: 2048,
     Advert: ADVERT_BYTES_MAX,

@@ -17,8 +17,9 @@ MicrocreditsField = Annotated[int, Meta(ge=0, le=MICROCREDITS_MAX)]
 PriceField = Annotated[int, Meta(ge=0, le=PRICE_MAX)]
 """Microcredits for a million tokens."""
 TokensField = Annotated[int, Meta(ge=0, le=1 << 31)]
-OutputTokensField = Annotated[int, Meta(ge=1, le=OUTPUT_TOKENS_MAX)]
-TokenId = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+OutputTokensField = Annotated[int, Meta(ge=0, le=OUTPUT_TOKENS_MAX)]
+TOKEN_ID_MAX = (1 << 31) - 1
+TokenId = Annotated[int, Meta(ge=0, le=TOKEN_ID_MAX)]
 DurationField = Annotated[int, Meta(ge=0, le=JOB_MS_MAX)]
 """Milliseconds, at most an hour."""
 TimestampField = Annotated[int, Meta(ge=0, le=1 << 53)]

@@ -25,11 +25,12 @@ import trio
 from bench_idle import idle_figures, idle_lines
 from bench_net import ROOT, machine, open_net
 
+from node.app.own_models import model_files
 from node.config import Config, ShareSettings, find_paths
 from node.config import WorkerSettings as DaemonWorkerSettings
 from node.jobs.inference import Task, Tokens
 from node.jobs.pool import PoolSettings, WorkerPool, open_pool
-from node.jobs.worker_life import ModelFiles, WorkerSettings
+from node.jobs.worker_settings import WorkerSettings
 from node.keystore import read_api_key
 from node.models.cache import ModelCache, ReadyModel
 from node.models.catalogue import Catalogue, load_catalogue
@@ -244,7 +245,7 @@ async def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, An
         worker=DaemonWorkerSettings(idle_priority=not chosen.normal_priority),
     )
     worker = WorkerSettings(idle_priority=settings.worker.idle_priority, slots=SLOTS)
-    files = [ModelFiles(ready.model, ready.name, ready.weights, ready.context_tokens)]
+    files = [model_files(ready, folder / "packed", 0)]
     with open_net(2, settings, models) as (asker, provider):
         key = read_api_key(find_paths(Path(asker["home"])).api_key_file)
         async with (

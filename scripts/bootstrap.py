@@ -26,6 +26,9 @@ from typing import NamedTuple
 if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     sys.exit("Ayni needs Python 3.11, 3.12 or 3.13; this is " + sys.version.split()[0] + ".")
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # An isolated Python looks elsewhere.
+from bootstrap_torch import has_nvidia_gpu, torch_requirement
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "lock"
 VENV = ROOT / ".venv"
@@ -41,11 +44,13 @@ TORCH_SIZE_CUDA = "about 3 GB, with NVIDIA's libraries"
 ANSWER_SECONDS_MAX = 20
 INSTALL = ("install", "--no-deps", "--no-build-isolation")
 PROBE = "sniffio"  # Any small package of the lock: can it be had, so can the others.
+KERNELS = "node/worker/engine/kernels"
 # What each level of the set-up is made of; a change of one of these files makes it stale.
 LEVELS = {
     "torch": ("lock/torch.txt",),
-    "runtime": ("lock/tools.txt", "lock/runtime.txt", "pyproject.toml"),
+    "runtime": ("lock/tools.txt", "lock/runtime.txt"),
     "development": ("lock/development.txt",),
+    "ayni": ("pyproject.toml", "setup.py", f"{KERNELS}/*.[ch]", f"{KERNELS}/build.py"),
 }
 
 
@@ -67,10 +72,14 @@ class Voice(NamedTuple):
 
 
 def fingerprint(level: str) -> str:
-    """Changes with the level's files, the place of the checkout and nothing else."""
+    """Changes with the level's files, the place of the checkout and, for Ayni, the compilers."""
     state = hashlib.sha256(str(VENV).encode())
-    for name in LEVELS[level]:
-        state.update((ROOT / name).read_bytes())
+    for pattern in LEVELS[level]:
+        for path in sorted(ROOT.glob(pattern)):
+            state.update(path.name.encode() + path.read_bytes())
+    if level == "ayni":
+        found = [os.environ.get("CC"), *map(shutil.which, ("cc", "gcc", "clang"))]
+        state.update(repr((found, bool(importlib.util.find_spec("ziglang")))).encode())
     return state.hexdigest()
 
 
@@ -260,23 +269,6 @@ def make_venv(voice: Voice) -> None:
         raise SetUpError(f"{python} -m venv failed.\n    {install_command('python3-venv')}")
 
 
-def has_nvidia_gpu() -> bool:
-    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
-
-
-def torch_requirement(version: str, available: Sequence[str], has_gpu: bool) -> tuple[str, bool]:
-    """What to ask pip for, and whether it is the large CUDA build.
-
-    `available` are the versions that the configured indexes have. Without a GPU the CPU build is
-    taken where there is one; with a GPU the CPU build only where there is nothing else.
-    """
-    cpu = f"{version}+cpu"
-    if cpu in available and (not has_gpu or version not in available):
-        return f"torch=={cpu}", False
-    # === keeps pip from preferring a local version such as +cpu over the plain one.
-    return f"torch==={version}", sys.platform == "linux"
-
-
 def torch_versions() -> list[str]:
     """Every version of torch that pip could install here."""
     answer = asked([str(PYTHON), "-I", "-m", "pip", "index", "versions", "torch", "--no-input"])
@@ -330,7 +322,7 @@ def remove_trio_stubs() -> None:
 def set_up(levels: Sequence[str], voice: Voice) -> None:
     """Brings .venv to the given levels, one after another; each is stamped when it is done."""
     have = installed()
-    if any(missing(f"{name}.txt", have) for name in ("tools", *levels)):
+    if any(missing(f"{name}.txt", have) for name in ("tools", *levels[:-1])):
         check_machine()
     make_venv(voice)
     remove_leftovers(VENV)
@@ -344,10 +336,14 @@ def set_up(levels: Sequence[str], voice: Voice) -> None:
         elif level == "runtime":
             install_lock("runtime.txt", have, voice)
             remove_trio_stubs()
+        elif level == "development":
+            install_lock("development.txt", have, voice)
+        else:
             voice.say("installing ayni from this checkout")
             run_pip([*INSTALL, "--editable", str(ROOT)], voice)
-        else:
-            install_lock("development.txt", have, voice)
+            if not any((ROOT / KERNELS).glob("libayni_kernels.*")):
+                voice.say("its kernels need a C compiler: without, torch runs models, more slowly")
+                voice.say(f"install gcc, or {PYTHON} -m pip install ziglang, and run this again")
         done[level] = fingerprint(level)
         STAMP.write_text(json.dumps(stamps() | done, indent=1) + "\n")
 
@@ -373,7 +369,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="print failures only")
     options = parser.parse_args(arguments)
     levels = [] if options.without_torch else ["torch"]
-    levels += ["runtime", "development"] if options.dev else ["runtime"]
+    # Ayni itself is last: a compiler may be among what development needs.
+    levels += ["runtime", "development", "ayni"] if options.dev else ["runtime", "ayni"]
     if is_finished(levels):
         return 0
     voice = Voice(options.quiet)

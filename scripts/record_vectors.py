@@ -12,7 +12,7 @@ from protocol.capacity import capacity_topic
 from protocol.envelope import domain, seal
 from protocol.identity import digest
 from protocol.ids import NodeId, node_text
-from protocol.job import commitment
+from protocol.job import commitment, rows
 from protocol.job.seed import order_seed, seed_commitment, share_of_user_seed
 from protocol.ledger.genesis import network_file_text, network_id
 from protocol.limits import MICROCREDITS_MAX, PRICE_MAX
@@ -106,6 +106,13 @@ def commitments() -> Json:
             "terms": deal.terms.hex(),
         },
         "running": hashes,
+        "running_vectors": {
+            "previous": previous.hex(),
+            "first_t": 32,
+            "vectors": [vector.hex() for vector in samples.EMBEDDED],
+            "running": commitment.running_hash_vectors(previous, 32, samples.EMBEDDED).hex(),
+        },
+        "rows": row_trees(),
         "seed_drawn": {
             "r": shares[0].hex(),
             "commitment": seed_commitment(shares[0]).hex(),
@@ -121,6 +128,19 @@ def commitments() -> Json:
             }
             for number in user_seeds
         ],
+    }
+
+
+def row_trees() -> Json:
+    """The roots over the hidden rows of chunks of one to five tokens, and a path to each leaf."""
+    hidden = [bytes([t] * 6) for t in range(5)]
+    leaves = [rows.leaf(7 + t, row) for t, row in enumerate(hidden)]
+    return {
+        "first_t": 7,
+        "rows": [row.hex() for row in hidden],
+        "leaves": [each.hex() for each in leaves],
+        "roots": [rows.root(leaves[:count]).hex() for count in range(6)],
+        "paths_of_five": [[node.hex() for node in rows.path(leaves, at)] for at in range(5)],
     }
 
 

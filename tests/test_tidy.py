@@ -36,9 +36,11 @@ BANNED_IN_TEXT = {
     r"p[y]pi\.(org|python)|p[y]thonhosted|download\.p[y]torch": "pip's own configuration",
 }
 CATCHES_EVERYTHING = {"node/supervise.py", "node/network/hardening.py"}
-PRINTS = ("node/cli/", "node/__main__.py")
+PRINTS = ("node/cli/", "node/__main__.py", "node/worker/engine/kernels/build.py")
 # Loaded by name: the CLI's verbs when they are called, and what `python -m` starts.
-LOADED_BY_NAME = re.compile(r"(^|\.)__(init|main)__$|^node\.cli\.")
+LOADED_BY_NAME = re.compile(
+    r"(^|\.)__(init|main)__$|^node\.cli\.|^node\.(models\.hub_fetch|worker\.pack)$"
+)
 # Fakes are product code that only tests use yet; the simulator will.
 FAKES = {
     "node.api.scripted",

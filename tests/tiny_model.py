@@ -5,6 +5,8 @@ happens with a real model happens with it; what it says is noise. The same argum
 bytes. Only the standard library is used.
 """
 
+import math
+import os
 import random
 import struct
 from dataclasses import dataclass
@@ -19,6 +21,18 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 F32, F16, Q4_0, Q4_1, Q8_0, BF16 = 0, 1, 2, 3, 8, 30
+Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K = 6, 7, 10, 11, 12, 13, 14
+# Of the formats with scales elsewhere than first: values and bytes of a block, and the scales with
+# which any bytes stand for numbers with a deviation of about 0.1.
+MIXED = {
+    Q5_0: (32, 22, {0: 0.011}),
+    Q5_1: (32, 24, {0: 0.011, 2: -0.17}),
+    Q2_K: (256, 84, {80: 0.01, 82: 0.015}),
+    Q3_K: (256, 110, {108: 0.0024}),
+    Q4_K: (256, 144, {0: 0.0007, 2: 0.0052}),
+    Q5_K: (256, 176, {0: 0.00035, 2: 0.0054}),
+    Q6_K: (256, 210, {208: 0.000076}),
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,9 @@ def entry(key: str, value: object) -> bytes:
         case [int(), *_]:
             assert isinstance(value, list)
             return text(key) + struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
+        case [float(), *_]:
+            assert isinstance(value, list)
+            return text(key) + struct.pack(f"<IIQ{len(value)}f", 9, 6, len(value), *value)
     raise AssertionError(key)
 
 
@@ -80,10 +97,20 @@ def blocks(chance: random.Random, values: int, kind: int) -> bytes:
         return struct.pack(f"<{values}{'f' if kind == F32 else 'e'}", *numbers)
     if kind == BF16:
         return b"".join(struct.pack("<f", chance.gauss(0, 0.1))[2:] for _ in range(values))
+    if kind in MIXED:
+        return b"".join(_mixed(chance, kind) for _ in range(values // MIXED[kind][0]))
     sizes = {Q8_0: ((0.0014,), 32), Q4_0: ((0.022,), 16), Q4_1: ((0.022, -0.165), 16)}
     scales, count = sizes[kind]
     head = struct.pack(f"<{len(scales)}e", *scales)
     return b"".join(head + chance.randbytes(count) for _ in range(values // 32))
+
+
+def _mixed(chance: random.Random, kind: int) -> bytes:
+    _, size, scales = MIXED[kind]
+    block = bytearray(chance.randbytes(size))
+    for at, scale in scales.items():
+        struct.pack_into("<e", block, at, scale)
+    return bytes(block)
 
 
 def tiny_gguf(
@@ -94,6 +121,41 @@ def tiny_gguf(
 ) -> bytes:
     """The whole file. `changes` replaces values of the header; None takes a key away."""
     s = shape or TinyShape()
+    chance = random.Random(seed)
+    infos, data = [], b""
+    for name, dimensions, stored in _tensors(s, len(vocabulary()[0]), kind):
+        data += bytes(-len(data) % 32)
+        infos.append(_info(name, dimensions, stored, len(data)))
+        count = math.prod(dimensions)
+        if name.endswith("norm.weight"):
+            data += struct.pack(f"<{count}f", *(1 + chance.gauss(0, 0.1) for _ in range(count)))
+        else:
+            data += blocks(chance, count, stored)
+    return _head(s, changes or {}, infos) + data
+
+
+def hollow_model(path: Path, shape: TinyShape) -> Path:
+    """A model of any size in bfloat16: a header, and a hole where its weights would be, which
+    takes no disk."""
+    infos, size = [], 0
+    for name, dimensions, stored in _tensors(shape, len(vocabulary()[0]), BF16):
+        size += -size % 32
+        infos.append(_info(name, dimensions, stored, size))
+        size += math.prod(dimensions) * (4 if stored == F32 else 2)
+    head = _head(shape, {}, infos)
+    path.write_bytes(head)
+    os.truncate(path, len(head) + size)
+    return path
+
+
+def _info(name: str, dimensions: list[int], stored: int, offset: int) -> bytes:
+    """Where a tensor is, as the file's header says it."""
+    shape = struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *dimensions)
+    return text(name) + shape + struct.pack("<IQ", stored, offset)
+
+
+def _head(s: TinyShape, changes: dict[str, object], infos: list[bytes]) -> bytes:
+    """All of the file before its tensors."""
     tokens, types = vocabulary()
     header: dict[str, object] = {
         "general.architecture": "llama",
@@ -116,27 +178,11 @@ def tiny_gguf(
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.chat_template": TEMPLATE,
     }
-    header |= changes or {}
+    header |= changes
     header = {key: value for key, value in header.items() if value is not None}
-    chance = random.Random(seed)
-    infos, data = [], b""
-    for name, dimensions, stored in _tensors(s, len(tokens), kind):
-        data += bytes(-len(data) % 32)
-        infos.append(
-            text(name)
-            + struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *dimensions)
-            + struct.pack("<IQ", stored, len(data))
-        )
-        count = 1
-        for length in dimensions:
-            count *= length
-        if name.endswith("norm.weight"):
-            data += struct.pack(f"<{count}f", *(1 + chance.gauss(0, 0.1) for _ in range(count)))
-        else:
-            data += blocks(chance, count, stored)
     head = b"GGUF" + struct.pack("<IQQ", 3, len(infos), len(header))
     head += b"".join(entry(key, value) for key, value in header.items()) + b"".join(infos)
-    return head + bytes(-len(head) % 32) + data
+    return head + bytes(-len(head) % 32)
 
 
 def _tensors(s: TinyShape, tokens: int, kind: int) -> list[tuple[str, list[int], int]]:

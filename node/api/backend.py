@@ -9,6 +9,7 @@ from msgspec import Struct
 from node.api.ledger_backend import LedgerBackend
 from node.api.views import Check, Job, Models, Peer, Sharing, Status
 from protocol.ids import NodeId
+from protocol.job.logprob import Logprob
 from protocol.job.sampling import Sampling
 
 
@@ -29,6 +30,8 @@ class ChatJob(Struct, frozen=True, kw_only=True):
     """A hard cap over all orders of the job; None takes the node's own default."""
     provider: NodeId | None = None
     """Only this node may answer; None lets the market choose."""
+    checkable_only: bool = False
+    """Only by a provider whose output somebody could check by doing the same again."""
 
 
 class Accepted(Struct, frozen=True, kw_only=True):
@@ -48,6 +51,9 @@ class Text(Struct, frozen=True):
 
     text: str
     tokens: int
+    logprobs: tuple[tuple[Logprob, ...], ...] = ()
+    """For each of these tokens, where the sampling asks and the provider knows: itself first,
+    then the likeliest."""
 
 
 class Notice(Struct, frozen=True):
@@ -68,6 +74,41 @@ class Finished(Struct, frozen=True, kw_only=True):
     cost_microcredits: int
     ms_first: int
     ms_total: int
+
+
+class EmbedJob(Struct, frozen=True, kw_only=True):
+    """Texts to be turned into vectors, one each, by somebody in the network."""
+
+    model: str
+    """A model's name, or "" for whichever the network serves; one model for all texts."""
+    texts: tuple[str, ...]
+    """At least one, and none empty."""
+    width: int | None = None
+    """How many numbers a vector must have; None takes the model's."""
+    cost_max_microcredits: int | None = None
+    """A hard cap over all orders of the job; None takes the node's own default."""
+    provider: NodeId | None = None
+    """Only this node may answer; None lets the market choose."""
+
+
+class EmbedOrder(Struct, frozen=True, kw_only=True):
+    """One provider's part of the vectors."""
+
+    provider: NodeId
+    provider_name: str
+    mode: str
+    texts: int
+    input_tokens: int
+    cost_microcredits: int
+
+
+class Embeddings(Struct, frozen=True, kw_only=True):
+    """Vectors in the order of the texts: float32 numbers, little endian, of length 1. `orders`
+    lists all that cost something, also those that broke off."""
+
+    model: str
+    vectors: tuple[bytes, ...]
+    orders: tuple[EmbedOrder, ...]
 
 
 ChatEvent = Accepted | Text | Notice | Finished
@@ -108,4 +149,12 @@ class Backend(Protocol):
         Raises, from `async with` or the iteration, LocalError or RemoteError with a code:
         NO_PROVIDER, MODEL_NOT_SERVED, BUSY, COST_EXCEEDED, CONTEXT_EXCEEDED, DRAINING, and LOST
         when the provider is gone in mid-answer.
+        """
+
+    async def embed(self, job: EmbedJob) -> Embeddings:
+        """Have texts turned into vectors, in as many orders as it takes; what a provider leaves
+        undone another does. Cancelling it cancels what still runs.
+
+        Raises LocalError or RemoteError with a code: those of `chat`, and BAD_REQUEST where the
+        model's vectors have another width.
         """

@@ -55,7 +55,7 @@ class ChatAnswer(Response):
             nursery.cancel_scope.cancel()
 
     async def _whole(self) -> Response:
-        texts: list[str] = []
+        said: list[Text] = []
         accepted: Accepted | None = None
         finished: Finished | None = None
         try:
@@ -64,8 +64,8 @@ class ChatAnswer(Response):
                     match event:
                         case Accepted():
                             accepted = event
-                        case Text(text):
-                            texts.append(text)
+                        case Text():
+                            said.append(event)
                         case Finished():
                             finished = event
                         case Notice():
@@ -74,7 +74,7 @@ class ChatAnswer(Response):
             return error_answer(error)
         assert accepted is not None
         assert finished is not None
-        return json_answer(completion(self._id, self._created, "".join(texts), accepted, finished))
+        return json_answer(completion(self._id, self._created, said, accepted, finished))
 
     async def _streamed(self, scope: Scope, receive: Receive, send: Send) -> None:
         writer = ChunkWriter(self._id, self._created, self._wanted)

@@ -1,5 +1,6 @@
 """From the body of an OpenAI chat request to a ChatJob: strict, and refused by field name."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +12,9 @@ from node.api.failures import BadParameter
 from protocol.errors import Code
 from protocol.job.sampling import Sampling
 from protocol.limits import (
+    BIAS_MAX,
+    BIASED_TOKENS_MAX,
+    LOGPROBS_MAX,
     MESSAGES_MAX,
     MICROCREDITS_MAX,
     MODEL_NAME_BYTES_MAX,
@@ -19,7 +23,7 @@ from protocol.limits import (
     STOP_STRING_BYTES_MAX,
     STOP_STRINGS_MAX,
 )
-from protocol.units import MILLION
+from protocol.units import MILLION, TOKEN_ID_MAX
 
 MODEL_ANY: Final = "auto"
 """The model name that lets the node choose; OpenAI's clients insist on some name."""
@@ -34,7 +38,8 @@ _TAKEN: Final = frozenset(
     {
         *("model", "messages", "stream", "stream_options", "stop", "seed"),
         *("max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p"),
-        *("repetition_penalty", "frequency_penalty", "presence_penalty", "ayni"),
+        *("repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias"),
+        *("logprobs", "top_logprobs", "ayni"),
     }
 )
 # Labels for OpenAI's own accounts and caches: they change nothing about an answer.
@@ -42,9 +47,6 @@ _IGNORED: Final = frozenset({"user", "metadata", "safety_identifier", "prompt_ca
 # What else clients send as a matter of course, with the values that ask for nothing.
 _NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
     "n": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
     "response_format": ({"type": "text"},),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -86,7 +88,9 @@ def chat_request(body: bytes) -> ChatRequest:
         raise BadParameter("body", "The body is not a JSON object in UTF-8.") from None
     _check_known(fields)
     stream = _flag(fields, "stream")
-    extras = _object(fields, "ayni", {"provider", "cost_max_microcredits", "notices"})
+    extras = _object(
+        fields, "ayni", {"provider", "cost_max_microcredits", "notices", "checkable_only"}
+    )
     job = ChatJob(
         model=_model(fields),
         messages=_messages(fields),
@@ -95,6 +99,7 @@ def chat_request(body: bytes) -> ChatRequest:
         output_tokens_max=_output_tokens_max(fields),
         seed=_integer(fields, "seed", 0, (1 << 64) - 1),
         cost_max_microcredits=_integer(extras, "cost_max_microcredits", 0, MICROCREDITS_MAX),
+        checkable_only=_flag(extras, "checkable_only"),
     )
     return ChatRequest(
         job=job,
@@ -207,7 +212,40 @@ def _sampling(fields: Fields) -> Sampling:
         repetition_penalty_millionths=max(1, _millionths(fields, "repetition_penalty", (0, 10), 1)),
         frequency_penalty_millionths=_millionths(fields, "frequency_penalty", (-2, 2), 0),
         presence_penalty_millionths=_millionths(fields, "presence_penalty", (-2, 2), 0),
+        bias=_bias(fields),
+        logprobs=_logprobs(fields),
     )
+
+
+def _bias(fields: Fields) -> tuple[tuple[int, int], ...]:
+    biases = fields.get("logit_bias")
+    if biases is None:
+        return ()
+    if not isinstance(biases, dict) or len(biases) > BIASED_TOKENS_MAX:
+        raise BadParameter(
+            "logit_bias", f"'logit_bias' must be an object of at most {BIASED_TOKENS_MAX} tokens."
+        )
+    for token in biases:
+        # "07" would be another name of token 7, which may be there too.
+        if not re.fullmatch(r"0|[1-9]\d{0,9}", token, re.ASCII) or int(token) > TOKEN_ID_MAX:
+            raise BadParameter(
+                "logit_bias", "Each name in 'logit_bias' must be the id of a token, like \"50\"."
+            )
+    named = {f"logit_bias.{token}": bias for token, bias in biases.items()}
+    millionths = {
+        int(token): _millionths(named, f"logit_bias.{token}", (-BIAS_MAX, BIAS_MAX), 0)
+        for token in biases
+    }
+    return tuple(sorted((token, bias) for token, bias in millionths.items() if bias))
+
+
+def _logprobs(fields: Fields) -> int:
+    """OpenAI counts the likeliest beside the token itself; the network counts both."""
+    top = _integer(fields, "top_logprobs", 0, LOGPROBS_MAX - 1)
+    asked = _flag(fields, "logprobs")
+    if top and not asked:
+        raise BadParameter("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")
+    return 1 + (top or 0) if asked else 0
 
 
 def _output_tokens_max(fields: Fields) -> int | None:

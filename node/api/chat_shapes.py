@@ -1,5 +1,7 @@
 """OpenAI's shapes of an answer, whole or in chunks, and the `ayni` part that we add."""
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Final, assert_never
 
 import msgspec
@@ -8,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from node.api.backend import Accepted, ChatEvent, Finished, Notice, Text
 from node.api.chat_request import ChatRequest
 from node.api.failures import error_body
+from node.api.logprob_shapes import ChoiceLogprobs, choice_logprobs
 from protocol.errors import AyniError
 from protocol.ids import node_text
 from protocol.units import credits_text
@@ -52,7 +55,7 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
     delta: Delta
     finish_reason: str | None = None
     index: int = 0
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class Chunk(Struct, frozen=True, kw_only=True):
@@ -75,7 +78,7 @@ class Choice(Struct, frozen=True, kw_only=True):
     message: Message
     finish_reason: str
     index: int = 0
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class Completion(Struct, frozen=True, kw_only=True):
@@ -140,9 +143,12 @@ class ChunkWriter:
         match event:
             case Accepted():
                 return self._begun(event)
-            case Text(text):
+            case Text(text, _, places):
                 assert self._accepted is not None
-                return self._chunk(ChunkChoice(delta=Delta(content=text))) if text else b""
+                if not text and not places:
+                    return b""
+                choice = ChunkChoice(delta=Delta(content=text), logprobs=choice_logprobs(places))
+                return self._chunk(choice)
             case Notice():
                 if self._accepted is None and not self._wanted.notices:
                     # Once a stream has begun a refusal has no HTTP status any more, which
@@ -209,13 +215,18 @@ def _server_sent(value: Struct) -> bytes:
 
 
 def completion(
-    identifier: str, created: int, text: str, accepted: Accepted, finished: Finished
+    identifier: str, created: int, said: Sequence[Text], accepted: Accepted, finished: Finished
 ) -> Completion:
+    choice = Choice(
+        message=Message("".join(piece.text for piece in said)),
+        finish_reason=finished.reason,
+        logprobs=choice_logprobs(chain.from_iterable(piece.logprobs for piece in said)),
+    )
     return Completion(
         id=identifier,
         created=created,
         model=accepted.model,
-        choices=(Choice(message=Message(text), finish_reason=finished.reason),),
+        choices=(choice,),
         usage=_usage(finished),
         ayni=ayni_part(accepted, finished),
     )

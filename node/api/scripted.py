@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import trio
 from msgspec.structs import replace
 
-from node.api.backend import ChatEvent, ChatJob
+from node.api.backend import ChatEvent, ChatJob, Embeddings, EmbedJob
 from node.api.scripted_ledger import ScriptedLedger
 from node.api.views import Check, Job, Models, Peer, Sharing, Status
 from protocol.errors import AyniError, Code, LocalError
@@ -25,6 +25,10 @@ Script = Callable[[ChatJob], Sequence[Step]]
 """What happens when this job is asked for; an error ends the job with it."""
 
 
+EmbedScript = Callable[[EmbedJob], Embeddings | AyniError]
+NO_EMBEDDINGS = LocalError(Code.NO_PROVIDER, "The script has no model for embeddings.")
+
+
 @dataclass
 class ScriptedBackend:
     """Answers each chat by its script and remembers what it was asked. `done` is set when
@@ -38,7 +42,9 @@ class ScriptedBackend:
     known_models: Models = field(default_factory=Models)
     checks: Sequence[Check] = ()
     ledger: ScriptedLedger = field(default_factory=ScriptedLedger)
+    embed_script: EmbedScript = lambda job: NO_EMBEDDINGS
     asked: list[ChatJob] = field(default_factory=list)
+    asked_embeddings: list[EmbedJob] = field(default_factory=list)
     running: int = 0
     cancelled: int = 0
     done: trio.Event = field(default_factory=trio.Event)
@@ -98,6 +104,14 @@ class ScriptedBackend:
                 await events.aclose()
             self.running -= 1
             self.chat_left.set()
+
+    async def embed(self, job: EmbedJob) -> Embeddings:
+        self.asked_embeddings.append(job)
+        await trio.lowlevel.checkpoint()
+        found = self.embed_script(job)
+        if isinstance(found, AyniError):
+            raise found
+        return found
 
     async def _played(self, job: ChatJob) -> AsyncGenerator[ChatEvent, None]:
         for step in self.script(job):

@@ -28,6 +28,7 @@ from node.api.backend import Backend
 from node.api.chat import ChatCompletions
 from node.api.control import Control, healthz
 from node.api.door import Door
+from node.api.embeddings import EmbeddingCalls
 from node.api.failures import ErrorBody, ErrorObject
 from node.api.ledger_control import ledger_routes
 from node.supervise import contain
@@ -78,6 +79,7 @@ def application(backend: Backend) -> Starlette:
         routes=[
             Route("/healthz", healthz),
             Route("/v1/chat/completions", chat.answer, methods=["POST"]),
+            Route("/v1/embeddings", EmbeddingCalls(backend).answer, methods=["POST"]),
             Route("/v1/models", control.models_for_openai),
             Route("/ayni/v1/status", control.status),
             Route("/ayni/v1/network", control.network),

@@ -30,6 +30,7 @@ class Offer(Struct, frozen=True, kw_only=True):
 
     name: str
     model: str
+    kind: str = "generate"  # Or "embed": for `ayni embed`.
     mode: str
     context_tokens: int
     price_in_microcredits: int
@@ -59,14 +60,25 @@ class Sharing(Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
+class Engine(Struct, frozen=True, kw_only=True):
+    """What runs a model. `note` says what was lost or could be faster, "" if nothing."""
+
+    model: str
+    engine: str
+    note: str = ""
+
+
 class Worker(Struct, frozen=True, kw_only=True):
-    """The torch process. `error` is the last sentence it left, "" if it never failed."""
+    """The torch process. `error` is the last sentence it left, "" if it never failed;
+    `unconfined` says, each in words, what it could do since this machine does not forbid it."""
 
     state: Literal["none", "starting", "ready", "restarting"]
     pid: int | None = None
     memory_bytes: int = 0
     restarts: int = 0
     device: str = ""
+    engines: tuple[Engine, ...] = ()
+    unconfined: tuple[str, ...] = ()
     error: str = ""
 
 

@@ -6,13 +6,15 @@ from importlib.metadata import version as installed_version
 from typing import Literal
 
 from node.api import views
-from node.api.backend import Backend, ChatEvent, ChatJob
+from node.api.backend import Backend, ChatEvent, ChatJob, Embeddings, EmbedJob
 from node.api.ledger_shown import Showing
 from node.api.network_shown import network_shown
 from node.app import showing
 from node.app.chat import chat
+from node.app.embed import embed
 from node.app.ledger_backend import OwnLedgerBackend
 from node.app.parts import Parts
+from node.jobs.confinement import lacking
 from node.models.catalogue import Model
 from protocol.errors import Code, LocalError
 from protocol.ids import NodeId, node_text
@@ -95,7 +97,9 @@ class NodeBackend(Backend):
         )
 
     async def doctor(self) -> Sequence[views.Check]:
-        return [self._check_clock(), self._check_peers(), self._check_worker()]
+        checks = [self._check_clock(), self._check_peers(), self._check_worker()]
+        faults = self._parts.shared.backend_faults
+        return [*checks, _check_of_backends(faults)] if faults else checks
 
     async def pause(self) -> views.Sharing:
         _kept(self._parts.sharing.pause)
@@ -111,6 +115,9 @@ class NodeBackend(Backend):
     def chat(self, job: ChatJob) -> AbstractAsyncContextManager[AsyncIterator[ChatEvent]]:
         return chat(self._parts, job)
 
+    async def embed(self, job: EmbedJob) -> Embeddings:
+        return await embed(self._parts, job)
+
     def _name(self, node: NodeId) -> str:
         own = node == self._parts.identity.node
         return self._parts.config.node.name if own else self._parts.discovery.name_of(node)
@@ -122,7 +129,7 @@ class NodeBackend(Backend):
     def _worker(self) -> views.Worker:
         shared = self._parts.shared
         if shared.pool is None:
-            wanted = self._parts.sharing.enabled
+            wanted = self._parts.sharing.enabled and bool(self._parts.config.share.models)
             return views.Worker(state="starting" if wanted else "none", error=shared.fetching)
         state = shared.pool.state
         if shared.served:
@@ -135,8 +142,19 @@ class NodeBackend(Backend):
             memory_bytes=state.resident_bytes,
             restarts=state.restarts,
             device=state.device,
+            engines=tuple(
+                views.Engine(model=facts.name, engine=facts.engine, note=facts.note)
+                for facts in state.models
+            ),
+            unconfined=self._unconfined(state.device, state.confined),
             error=state.last_error,
         )
+
+    def _unconfined(self, device: str, confined: Sequence[str]) -> tuple[str, ...]:
+        settings = self._parts.config.worker
+        # Until it has said on what it computes it has not said what holds either.
+        known = lacking(confined, settings.device, settings.idle_priority) if device else []
+        return tuple(known)
 
     def _check_clock(self) -> views.Check:
         if self._parts.discovery.clock_suspect:
@@ -175,6 +193,15 @@ class NodeBackend(Backend):
             sentence=f"The worker is {worker.state}. {worker.error}".strip(),
             remedy="Wait a minute; if it stays so, look into the log.",
         )
+
+
+def _check_of_backends(faults: Sequence[str]) -> views.Check:
+    return views.Check(
+        name="backends",
+        state="warn",
+        sentence=" ".join(faults),
+        remedy="Start that server, or mend [[share.backends]] in the settings.",
+    )
 
 
 def _kept(change: Callable[[], None]) -> None:

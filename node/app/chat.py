@@ -6,11 +6,12 @@ from contextlib import aclosing, asynccontextmanager
 import trio
 
 from node.api.backend import Accepted, ChatEvent, ChatJob, Finished, Notice, Text
+from node.app.outcome import Outcome
 from node.app.parts import Parts
 from node.jobs.attempt import Job
 from node.jobs.mailbox import Mailbox
 from node.market.choice import candidate
-from protocol.errors import AyniError, Code, LocalError, RemoteError
+from protocol.errors import Code, LocalError
 from protocol.ids import JobId, NodeId
 from protocol.job import requester
 from protocol.job.commitment import prompt_size
@@ -38,7 +39,7 @@ async def chat(parts: Parts, wanted: ChatJob) -> AsyncIterator[AsyncIterator[Cha
 
 
 def _prepared(parts: Parts, wanted: ChatJob) -> tuple[Job, list[Ranked]]:
-    prompt = Prompt(tuple(Message(role, text) for role, text in wanted.messages), "")
+    prompt = Prompt(tuple(Message(role, text) for role, text in wanted.messages), "", ())
     size = prompt_size(prompt)
     if size > PROMPT_BYTES_MAX:
         raise LocalError(
@@ -48,10 +49,11 @@ def _prepared(parts: Parts, wanted: ChatJob) -> tuple[Job, list[Ranked]]:
     cost_max = wanted.cost_max_microcredits
     cost_max = parts.config.ask.cost_max if cost_max is None else cost_max
     output_tokens_max = wanted.output_tokens_max or OUTPUT_TOKENS_DEFAULT
+    modes = parts.market.modes_checkable() if wanted.checkable_only else ()
     wish = Wish(
         job=number,
         models=parts.market.models_named(wanted.model),
-        modes=(),
+        modes=modes,
         prompt_tokens=size // BYTES_PER_TOKEN,
         output_tokens=output_tokens_max,
         cost_max=cost_max,
@@ -61,7 +63,7 @@ def _prepared(parts: Parts, wanted: ChatJob) -> tuple[Job, list[Ranked]]:
     job = Job(
         id=number,
         candidates=[candidate(one) for one in ranked],
-        modes=(),
+        modes=modes,
         prompt=prompt,
         stop=wanted.stop,
         sampling=wanted.sampling,
@@ -78,7 +80,7 @@ class _Telling:
     """Turns what the requester tells into what the API streams."""
 
     def __init__(self, parts: Parts, ranked: list[Ranked], began_at: float) -> None:
-        self._parts = parts
+        self._outcome = Outcome(parts.discovery.name_of)
         self._offers = {(one.node, one.offer.model): one.offer for one in ranked}
         self._began_at = began_at
         self._first_at: float | None = None
@@ -89,12 +91,14 @@ class _Telling:
             match one:
                 case requester.Accepted():
                     yield self._accept(one)
-                case requester.Deliver(ids, text):
+                case requester.Deliver(ids, text, logprobs):
                     if self._first_at is None and ids:
                         self._first_at = trio.current_time()
-                    yield Text(text, len(ids))
+                    yield Text(text, len(ids), tuple(tuple(place) for place in logprobs))
                 case requester.Failure():
-                    yield Notice(one.code.value, f"{self._reason(one)} Asking another node.")
+                    yield Notice(
+                        one.code.value, f"{self._outcome.reason(one)} Asking another node."
+                    )
                 case requester.Finished():
                     yield self._finish(one)
 
@@ -103,7 +107,7 @@ class _Telling:
         self._accepted = chosen.node
         return Accepted(
             provider=chosen.node,
-            provider_name=self._name(chosen.node),
+            provider_name=self._outcome.name(chosen.node),
             model=self._offers[(chosen.node, chosen.model)].name,
             mode=accepted.quote.mode,
             prompt_tokens=accepted.prompt_tokens,
@@ -113,7 +117,7 @@ class _Telling:
 
     def _finish(self, end: requester.Finished) -> Finished:
         if end.reason not in ("stop", "length"):
-            raise self._failure(end)
+            raise self._outcome.error(end, begun=self._accepted is not None)
         assert end.candidate is not None
         now = trio.current_time()
         first_at = now if self._first_at is None else self._first_at
@@ -126,38 +130,3 @@ class _Telling:
             ms_first=round((first_at - self._began_at) * 1000),
             ms_total=round((now - self._began_at) * 1000),
         )
-
-    def _failure(self, end: requester.Finished) -> AyniError:
-        if end.reason == "cancelled":
-            return LocalError(Code.TIMEOUT, "The time for this job was over before its end.")
-        last = end.failures[-1]
-        if last.code is Code.OVERDRAWN:
-            return LocalError(last.code, last.sentence)  # Ours to mend, whoever was tried before.
-        if self._accepted is not None:
-            return RemoteError(
-                last.code,
-                f"{self._reason(last)} The answer broke off; what was signed of it, "
-                f"{end.output_tokens} of its tokens, costs {end.cost} microcredits. Ask again to "
-                "have another node answer.",
-            )
-        busy = [failure for failure in end.failures if failure.code is Code.BUSY]
-        if len(busy) == len(end.failures):
-            retry_ms = max(1_000, *(failure.retry_ms for failure in busy))
-            names = " and ".join(sorted(self._who(failure) for failure in busy))
-            verb = "is" if len(busy) == 1 else "are"
-            return RemoteError(
-                Code.BUSY,
-                f"{names} {verb} busy with other jobs; try again in {retry_ms / 1000:.0f} s.",
-                retry_ms,
-            )
-        tried = " ".join(self._reason(failure) for failure in end.failures)
-        return RemoteError(last.code, f"Nobody took the job. {tried}", last.retry_ms)
-
-    def _reason(self, failure: requester.Failure) -> str:
-        return f"{self._who(failure)}: {failure.sentence}"
-
-    def _who(self, failure: requester.Failure) -> str:
-        return "ayni" if failure.candidate is None else self._name(failure.candidate.node)
-
-    def _name(self, node: NodeId) -> str:
-        return self._parts.discovery.name_of(node) or node.hex()[:8]

@@ -70,10 +70,10 @@ async def compose(ground: Ground, stop: Callable[[], None], steps: Steps) -> Par
     catalogue = load_catalogue(paths.models_file)
     cache = ModelCache(paths.models_folder, paths.config_folder)
     sharing = Sharing(
-        enabled=config.share.enabled and bool(config.share.models),
+        enabled=config.share.enabled and bool(config.share.names),
         pause_file=paths.data_folder / "paused",
     )
-    shared = Shared(config, catalogue, cache)
+    shared = Shared(config, catalogue, cache, paths.config_folder)
     discovery = _discovery(ground, rules, clock, lambda: _own(ground, sharing, shared))
     sharing.watch(partial(discovery.changed, urgent=True))
     shared.watch(lambda others: discovery.changed(urgent=others))

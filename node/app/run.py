@@ -62,7 +62,8 @@ async def run_node(
                 partial(supervise, "discovery", parts.discovery.run),
                 partial(supervise, "ledger", parts.ledger.run),
                 partial(supervise, "billing", parts.billing.run),
-                partial(supervise, "worker", parts.shared.run),
+                partial(supervise, "worker", parts.shared.run_own),
+                partial(supervise, "backends", parts.shared.run_backends),
             ]
             async with background(*tasks), _announced(paths, url):
                 ready(backend.status())

@@ -1,41 +1,58 @@
-"""What this node runs for others: its models from the catalogue to the worker pool."""
+"""What this node runs for others: models of its own worker, and of servers beside it."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import trio
 
-from node.config import Config
-from node.jobs.inference import Event, Inference, Served, Task
-from node.jobs.pool import PoolSettings, WorkerPool
-from node.jobs.worker_life import ModelFiles, WorkerSettings
-from node.models.cache import ModelCache, Progress, ReadyModel
-from node.models.catalogue import Catalogue
-from node.telemetry.logs import Log
+from node.app.own_models import OwnModels
+from node.config import BackendSettings, Config
+from node.jobs.combined import CombinedInference
+from node.jobs.inference import EmbedTask, Event, Inference, Served, Task
+from node.jobs.openai_backend import OpenAiBackend
+from node.jobs.openai_server import ServerSettings, WantedModel
+from node.jobs.pool import WorkerPool
+from node.models.cache import ModelCache
+from node.models.catalogue import Catalogue, external_model_id
 from protocol.capacity import ModelOffer
-from protocol.errors import Code, LocalError
 from protocol.ids import ModelId
 
-FETCH_AGAIN_SECONDS = 300
 Watcher = Callable[[bool], None]
 """(are there other models than before?)"""
 
-_log = Log("shared")
-
 
 class Shared(Inference):
-    """The models of this node. Its pool comes to be when they are on disk: until then, and on a
-    node that shares nothing, it serves nothing."""
+    """All models of this node, as one Inference with prices."""
 
-    def __init__(self, config: Config, catalogue: Catalogue, cache: ModelCache) -> None:
+    def __init__(
+        self, config: Config, catalogue: Catalogue, cache: ModelCache, config_folder: Path
+    ) -> None:
+        """Key files of backends that are no absolute paths are in `config_folder`."""
         self._config = config
-        self._catalogue = catalogue
-        self._cache = cache
         self._watchers: list[Watcher] = []
         self._told: frozenset[ModelId] = frozenset()
-        self.pool: WorkerPool | None = None
-        self.fetching = ""
+        self._own = OwnModels(config, catalogue, cache, self._tell)
+        self._backends = [
+            OpenAiBackend(_server(settings, config_folder), self._tell)
+            for settings in config.share.backends
+        ]
+        self._all = CombinedInference([self._own, *self._backends])
+
+    @property
+    def pool(self) -> WorkerPool | None:
+        """None while there is none."""
+        return self._own.pool
+
+    @property
+    def fetching(self) -> str:
         """What is being fetched, or why that failed; "" when all is here."""
+        return self._own.fetching
+
+    @property
+    def backend_faults(self) -> Sequence[str]:
+        """A sentence for each server that does not offer all that it is meant to."""
+        return [backend.fault for backend in self._backends if backend.fault]
 
     def watch(self, watcher: Watcher) -> None:
         """Call `watcher` whenever offers or free slots may have changed; it must not wait."""
@@ -43,66 +60,31 @@ class Shared(Inference):
 
     @property
     def served(self) -> Sequence[Served]:
-        return () if self.pool is None else self.pool.served
+        return self._all.served
 
     def slots_free(self, model: ModelId) -> int:
-        return 0 if self.pool is None else self.pool.slots_free(model)
+        return self._all.slots_free(model)
 
     def generate(self, task: Task) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        if self.pool is None:
-            raise LocalError(
-                Code.MODEL_NOT_SERVED, "The models are not loaded yet: try again soon.", 5_000
-            )
-        return self.pool.generate(task)
+        return self._all.generate(task)
+
+    def embed(self, task: EmbedTask) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        return self._all.embed(task)
 
     def offers(self) -> list[ModelOffer]:
         """What is for sale now: loaded models at the owner's prices, with the slots left."""
         return [self._offer(served) for served in self.served]
 
-    async def run(self) -> None:
+    async def run_own(self) -> None:
         """Fetch what is missing, then keep the worker running until cancelled."""
-        share, worker = self._config.share, self._config.worker
-        if not (share.enabled and share.models):
-            return
-        models = [await self._ready(name) for name in share.models]
-        self.fetching = ""
-        settings = WorkerSettings(
-            threads=worker.threads,
-            idle_priority=worker.idle_priority,
-            device=worker.device,
-            slots=share.slots,
-        )
-        files = [
-            ModelFiles(ready.model, ready.name, ready.weights, ready.context_tokens)
-            for ready in models
-        ]
-        pool = WorkerPool(PoolSettings(files, settings))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pool.run)
-            self.pool = pool
-            try:
-                while True:
-                    self._tell()
-                    await pool.wait_changed()
-            finally:
-                self.pool = None
-                self._tell()
+        await self._own.run()
 
-    async def _ready(self, name: str) -> ReadyModel:
-        while True:
-            try:
-                return await self._cache.get(self._catalogue.find(name), self._progress)
-            except LocalError as error:
-                # The node is of use without it, and the index may be back in a while.
-                _log.warning("model.not_had", model=name, code=error.code)
-                self.fetching = f"{error.sentence} It is tried again every five minutes."
-                self._tell()
-                await trio.sleep(FETCH_AGAIN_SECONDS)
-
-    def _progress(self, progress: Progress) -> None:
-        done, total = progress.bytes_done >> 20, progress.bytes_total >> 20
-        of = f" of {total}" if total else ""
-        self.fetching = f"{progress.model}: {progress.stage}, {done}{of} MiB"
+    async def run_backends(self) -> None:
+        """Look after the servers beside the worker until cancelled."""
+        if self._config.share.enabled:
+            async with trio.open_nursery() as nursery:
+                for backend in self._backends:
+                    nursery.start_soon(backend.run)
 
     def _tell(self) -> None:
         served = frozenset(served.model for served in self.served)
@@ -116,6 +98,7 @@ class Shared(Inference):
         return ModelOffer(
             model=served.model,
             name=served.name,
+            kind=served.kind,
             mode=served.mode,
             context_tokens=served.context_tokens,
             price_in=price.price_in,
@@ -125,3 +108,19 @@ class Shared(Inference):
             slots=served.slots,
             slots_free=self.slots_free(served.model),
         )
+
+
+def _server(settings: BackendSettings, config_folder: Path) -> ServerSettings:
+    key_file = Path(settings.api_key_file).expanduser()
+    return ServerSettings(
+        url=settings.url,
+        models={
+            external_model_id(model.serve_as): WantedModel(
+                model.name, model.serve_as, model.context_tokens
+            )
+            for model in settings.models
+        },
+        slots=settings.slots,
+        takes=settings.takes,
+        api_key_file=config_folder / key_file if settings.api_key_file else None,
+    )

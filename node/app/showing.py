@@ -13,6 +13,7 @@ def offer(offered: ModelOffer) -> views.Offer:
     return views.Offer(
         name=offered.name,
         model=offered.model.hex(),
+        kind=offered.kind,
         mode=offered.mode,
         context_tokens=offered.context_tokens,
         price_in_microcredits=offered.price_in,

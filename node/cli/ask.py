@@ -21,6 +21,12 @@ from protocol.limits import OUTPUT_TOKENS_MAX, PROMPT_BYTES_MAX
 TEMPERATURE_DEFAULT = 0.6
 TOP_P_DEFAULT = 0.9
 
+_PARAMETERS = (
+    *("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed"),
+    *("repetition_penalty", "frequency_penalty", "presence_penalty"),
+)
+"""Options that have the name of the API's parameter."""
+
 
 @click.command(cls=Verb, example='ayni ask --max-tokens 80 "Why is the sky blue?"')
 @click.argument("prompt", required=False)
@@ -41,8 +47,36 @@ TOP_P_DEFAULT = 0.9
     show_default=True,
     help="Only the likeliest words that together make up this share.",
 )
+@click.option(
+    "--top-k", type=click.IntRange(0, 1 << 20), help="Only the so many likeliest words; 0 is all."
+)
+@click.option(
+    "--min-p",
+    type=click.FloatRange(0, 1),
+    help="Only words at least so likely, the likeliest's share.",
+)
+@click.option(
+    "--repetition-penalty",
+    type=click.FloatRange(0, 10, min_open=True),
+    help="Above 1: seldom a word that was there before, also in the question.",
+)
+@click.option(
+    "--frequency-penalty",
+    type=click.FloatRange(-2, 2),
+    help="Above 0: less of a word each time that it is said.",
+)
+@click.option(
+    "--presence-penalty", type=click.FloatRange(-2, 2), help="Above 0: rather words not said yet."
+)
+@click.option("--stop", multiple=True, help="End before this text; may be given several times.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="The same answer again.")
 @click.option("--provider", help="Ask this node only: its name, id, or the end of its id.")
+@click.option(
+    "--checkable-only",
+    is_flag=True,
+    default=None,
+    help="Only by a node whose answer somebody could check by doing the same again.",
+)
 @click.option("--max-cost", callback=credits_given, help="At most so many credits.")
 @click.pass_obj
 def ask(session: Session, /, prompt: str | None, **options: Any) -> None:
@@ -82,16 +116,12 @@ def _body(prompt: str, options: dict[str, Any]) -> dict[str, Any]:
     messages = [{"role": "user", "content": prompt}]
     if options["system"]:
         messages.insert(0, {"role": "system", "content": options["system"]})
-    wishes = {
-        "max_tokens": options["max_tokens"],
-        "temperature": options["temperature"],
-        "top_p": options["top_p"],
-        "seed": options["seed"],
-    }
+    wishes = {name: options[name] for name in _PARAMETERS} | {"stop": options["stop"] or None}
     extras = {
         "notices": True,
         "provider": options["provider"],
         "cost_max_microcredits": options["max_cost"],
+        "checkable_only": options["checkable_only"],
     }
     return {
         "model": options["model"],

@@ -8,7 +8,7 @@ import click
 from node.api.views import Sharing, Status
 from node.cli.client import Daemon, connect, read_api_file
 from node.cli.session import Session, Verb
-from node.cli.words import bytes_words, price_words, rate_words, span_words
+from node.cli.words import bytes_words, main_rate, price_words, rate_words, span_words
 from node.config import Paths
 from protocol.errors import Code, LocalError
 
@@ -38,11 +38,17 @@ def status_facts(now: Status, paths: Paths) -> list[tuple[str, str]]:
         health += f", process {worker.pid}, {bytes_words(worker.memory_bytes)}"
     if worker.restarts:
         health += f", {worker.restarts} restarts"
+    for each in worker.engines:
+        health += f"\n{each.model}: {each.engine}"
+        if each.note:
+            health += f"\n  {each.note}"
+    for words in worker.unconfined:
+        health += f"\nnot confined: {words}"
     if worker.error:
         health += f"\nlast error: {worker.error}"
     shared = [
         f"{offer.name} ({offer.mode}) at {price_words(offer)} credits a million tokens in / out, "
-        f"{rate_words(offer.decode_millitokens_per_second)} tokens/s, "
+        f"{rate_words(main_rate(offer))} tokens/s, "
         f"{offer.slots_free} of {offer.slots} slots free"
         for offer in now.offers
     ]

@@ -12,6 +12,7 @@ import click
 from node.api.ledger_views import Wallet
 from node.api.views import Check, Models, Peer, Status
 from node.cli.client import connect
+from node.cli.doctor_engine import kernels_check, worker_checks
 from node.cli.doctor_ledger import crowded_check, ledger_check, witnesses_check
 from node.cli.network_file import read_network
 from node.cli.session import Session, Verb
@@ -71,6 +72,7 @@ def findings(home: Path | None) -> Iterator[Check]:
         lambda: _network(paths),
         "`ayni network create NAME`, `ayni network join FILE`, or `ayni testnet up`.",
     )
+    yield kernels_check(config)
     yield from _witnesses(paths)
     yield from _daemon(paths, config)
 
@@ -178,6 +180,7 @@ def _daemon(paths: Paths, config: Config) -> Iterator[Check]:
         return
     yield Check(name="daemon", state="ok", sentence=f"Up, and answers at {status.api_url}.")
     yield from (_worker(status, config), _peers(status), _models(models, config))
+    yield from worker_checks(status.worker)
     yield from crowded_check(status, peers)
     yield ledger_check(wallet)
     yield from own
@@ -222,7 +225,8 @@ def _models(models: Models, config: Config) -> Check:
     served = {offer.name for offer in models.served}
     missing = [name for name in config.share.models if name not in served]
     if not missing:
-        return Check(name="models", state="ok", sentence=f"Serving {', '.join(sorted(served))}.")
+        serving = ", ".join(sorted(served)) or "none now"
+        return Check(name="models", state="ok", sentence=f"Serving {serving}.")
     on_disk = {listed.name for listed in models.catalogue if listed.cached}
     away = [name for name in missing if name not in on_disk]
     return Check(

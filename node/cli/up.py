@@ -115,7 +115,7 @@ def start_facts(status: Status, config: Config, paths: Paths) -> list[tuple[str,
     share = config.share
     shared = "nothing; set `enabled = true` under [share] to earn"
     if share.enabled:
-        prices = [(model, share.price(model)) for model in share.models]
+        prices = [(model, share.price(model)) for model in share.names]
         shared = "\n".join(
             f"{model} at {credits_text(price.price_in)} / {credits_text(price.price_out)} credits "
             "a million tokens in / out"

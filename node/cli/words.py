@@ -4,12 +4,19 @@ import time
 from collections.abc import Sequence
 
 from node.api.views import Hardware, Offer
+from protocol.job.kinds import MODEL_EMBEDS
+from protocol.job.unverifiable import is_unverifiable
 from protocol.units import credits_text
 
 
 def short_node(node: str) -> str:
     """The last 8 characters: all node ids begin alike. They also name the node to `--provider`."""
     return node[-8:]
+
+
+def mode_words(mode: str) -> str:
+    """A mode, and what follows from it for whoever reads an answer."""
+    return f"{mode} (output cannot be checked)" if is_unverifiable(mode) else mode
 
 
 def node_words(name: str, node: str) -> str:
@@ -54,6 +61,13 @@ def bytes_words(count: int) -> str:
 
 def rate_words(millitokens_per_second: int) -> str:
     return f"{millitokens_per_second / 1000:.1f}"
+
+
+def main_rate(offer: Offer) -> int:
+    """What a model does most, in millitokens a second: one that embeds reads, and writes none."""
+    if offer.kind == MODEL_EMBEDS:
+        return offer.prefill_millitokens_per_second
+    return offer.decode_millitokens_per_second
 
 
 def price_words(offer: Offer) -> str:

@@ -12,6 +12,7 @@ from protocol.envelope import Opened
 from protocol.errors import Code, RemoteError
 from protocol.ids import JobId, MessageId, ModelId, NodeId
 from protocol.job.commitment import prompt_commitment, prompt_size, stop_digest
+from protocol.job.kinds import kind_of
 from protocol.job.requester import Candidate
 from protocol.job.requester_events import Came, Event, ProviderLost, QuoteCame, RequestSent
 from protocol.job.sampling import Sampling
@@ -113,7 +114,7 @@ class Attempt:
             network=self._around.network_id,
             provider=self.node,
             job=job.id,
-            kind="chat" if job.prompt.messages else "completion",
+            kind=kind_of(job.prompt),
             model=self.candidate.model,
             modes=job.modes,
             sampling=job.sampling,

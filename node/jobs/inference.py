@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from protocol.ids import ModelId
+from protocol.job.kinds import MODEL_GENERATES
+from protocol.job.logprob import Logprob
 from protocol.job.sampling import Sampling
 
 
@@ -23,6 +25,16 @@ class Task:
     first_t: int  # The place of the first token in the whole answer: above 0 in a takeover.
     prefix_ids: Sequence[int]  # Tokens of the answer that somebody else has already given.
     output_tokens_max: int
+    requester: bytes = b""  # A node id; empty for the owner of this machine, who goes first.
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedTask:
+    """Texts to turn into vectors, one each."""
+
+    model: ModelId
+    texts: Sequence[str]
+    requester: bytes = b""  # As of a Task.
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,8 @@ class Begun:
 
     prompt_tokens: int
     ids_digest: bytes
+    number: int = field(default=0, compare=False)
+    """By which the pool finds the rows of its answer later; 0 where there are none to be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,16 @@ class Tokens:
 
     ids: Sequence[int]
     text: str
+    leaves: Sequence[bytes] = ()  # One a token, of its hidden row; none where there are no rows.
+    alternatives: Sequence[Sequence[Logprob]] = ()
+    """For each token, when the sampling asks: itself first, then the likeliest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Of the next texts, in their order: float32, little endian, of length 1."""
+
+    vectors: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +75,7 @@ class Ended:
     reason: str
 
 
-Event = Begun | Tokens | Ended
+Event = Begun | Tokens | Vectors | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +89,7 @@ class Served:
     slots: int
     prefill_millitokens_per_second: int  # Measured on this machine.
     decode_millitokens_per_second: int
+    kind: str = MODEL_GENERATES  # Or MODEL_EMBEDS.
 
 
 class Inference(Protocol):
@@ -82,4 +107,11 @@ class Inference(Protocol):
 
         Raises LocalError, from `async with` or the iteration: MODEL_NOT_SERVED, BUSY (no slot),
         CONTEXT_EXCEEDED, BAD_REQUEST (a template that fails), WORKER_FAILED (the process died).
+        """
+
+    def embed(self, task: EmbedTask) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        """Turn texts into vectors: iterate over Begun, Vectors..., Ended, as for `generate`. A
+        text that is longer than the model's context is cut there.
+
+        Raises LocalError as `generate` does.
         """

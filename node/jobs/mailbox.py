@@ -4,11 +4,11 @@ from collections import deque
 
 import trio
 
-from protocol.job.requester import Accepted, Deliver, Failure, Finished
+from protocol.job.requester import Accepted, Deliver, DeliverVectors, Failure, Finished
 
-QUEUE_MAX = 64  # Beyond it neighbouring words become one; the answer itself bounds their size.
+QUEUE_MAX = 64  # Beyond it neighbouring words become one; the answer itself bounds all.
 
-Told = Accepted | Deliver | Failure | Finished
+Told = Accepted | Deliver | DeliverVectors | Failure | Finished
 """What the one who asked is told: Failure where one provider was tried in vain and another is
 asked, Finished last."""
 
@@ -28,7 +28,9 @@ class Mailbox:
             and isinstance(last, Deliver)
             and isinstance(told, Deliver)
         ):
-            told = Deliver((*last.ids, *told.ids), last.text + told.text)
+            told = Deliver(
+                (*last.ids, *told.ids), last.text + told.text, (*last.logprobs, *told.logprobs)
+            )
             self._queue[-1] = told
         else:
             self._queue.append(told)

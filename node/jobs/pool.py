@@ -6,12 +6,15 @@ The daemon never imports torch: it starts `node.worker` and speaks to it through
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 
 import trio
 
-from node.jobs.inference import Ended, Event, Inference, Served, Task
-from node.jobs.worker_life import ModelFiles, WorkerLife, WorkerSettings
-from node.jobs.worker_process import resident_bytes, worker_command
+from node.jobs.inference import EmbedTask, Ended, Event, Inference, Served, Task
+from node.jobs.packer import pack
+from node.jobs.worker_life import ModelFacts, WorkerLife
+from node.jobs.worker_process import packer_command, resident_bytes, worker_command
+from node.jobs.worker_settings import ModelFiles, WorkerSettings
 from node.supervise import BackOff
 from node.telemetry.logs import Log
 from protocol.errors import Code, LocalError
@@ -32,6 +35,7 @@ class WorkerState:
     torch_version: str
     confined: Sequence[str]  # What the sandbox could do here.
     last_error: str  # A sentence, or nothing.
+    models: Sequence[ModelFacts] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class PoolSettings:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     back_off: BackOff = field(default_factory=BackOff)
     command: Sequence[str] = field(default_factory=worker_command)
+    packer: Sequence[str] = field(default_factory=packer_command)
 
 
 class WorkerPool(Inference):
@@ -50,6 +55,7 @@ class WorkerPool(Inference):
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
         self._life: WorkerLife | None = None
+        self._numbers = count(1)
         self._restarts = 0
         self._last_error = ""
         self._changed = trio.Event()
@@ -61,9 +67,11 @@ class WorkerPool(Inference):
             await trio.sleep_forever()
         wait: float | None = None
         while True:
+            settings = self._settings
+            await pack(settings.packer, settings.worker, settings.models)
             began = trio.current_time()
             self._life = life = WorkerLife(
-                self._settings.worker, self._settings.models, self._notify
+                settings.worker, settings.models, self._notify, self._numbers
             )
             try:
                 await life.run(self._settings.command)
@@ -94,6 +102,7 @@ class WorkerPool(Inference):
             facts.torch_version,
             facts.confined,
             facts.faults[-1] if facts.faults else self._last_error,
+            facts.models,
         )
 
     async def wait_changed(self) -> None:
@@ -105,10 +114,13 @@ class WorkerPool(Inference):
         return 0 if self._life is None else self._life.slots_free(model)
 
     def generate(self, task: Task) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        return self._generate(task)
+        return self._run_task(task)
+
+    def embed(self, task: EmbedTask) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        return self._run_task(task)
 
     @asynccontextmanager
-    async def _generate(self, task: Task) -> AsyncIterator[AsyncIterator[Event]]:
+    async def _run_task(self, task: Task | EmbedTask) -> AsyncIterator[AsyncIterator[Event]]:
         life = self._life
         if life is None:
             raise LocalError(
@@ -120,6 +132,22 @@ class WorkerPool(Inference):
                 yield listening
         finally:
             life.leave(number)
+
+    async def opened(self, number: int, places: Sequence[int]) -> list[bytes]:
+        """The hidden rows from which the tokens at these places of an answer were drawn, for a
+        while after its end too: in the order of `places`, b"" for those that are not kept.
+        `number` is that of its Begun.
+
+        Raises LocalError: BUSY, WORKER_FAILED (the process died, and the rows with it).
+        """
+        if self._life is None:
+            raise LocalError(Code.WORKER_FAILED, "The worker is starting, and has no rows.")
+        return await self._life.opened(number, places)
+
+    def forget(self, number: int) -> None:
+        """Nobody will ask for the rows of this answer any more."""
+        if self._life is not None:
+            self._life.forget(number)
 
     def _notify(self) -> None:
         self._changed.set()

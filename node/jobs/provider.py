@@ -1,7 +1,8 @@
 """Serve jobs: the I/O around `protocol.job.provider`. The only awaits of a served job are here."""
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import assert_never
 
@@ -10,7 +11,8 @@ import trio
 from node.jobs.around import Surroundings, now_ms
 from node.jobs.billing import Billing
 from node.jobs.courier import Courier, charge
-from node.jobs.inference import Begun, Ended, Inference, Task, Tokens
+from node.jobs.inference import Begun, EmbedTask, Ended, Inference, Task, Tokens, Vectors
+from node.jobs.inference import Event as ModelEvent
 from node.jobs.records import began, bill_to_collect, state_of
 from node.market.desk import Desk
 from node.network.base import NetworkError, Stream
@@ -20,24 +22,28 @@ from protocol.envelope import Opened
 from protocol.errors import Code, LocalError, RemoteError
 from protocol.ids import MessageId
 from protocol.job.checks import NO_PAYMENT, check_request, cost_worst
+from protocol.job.kinds import EMBED
 from protocol.job.provider import (
     Action,
-    CancelCame,
     End,
+    ProviderJob,
+    RefuseIt,
+    RunModel,
+    Say,
+    StopModel,
+)
+from protocol.job.provider_events import (
+    CancelCame,
     Event,
     ModelBegan,
+    ModelEmbedded,
     ModelEnded,
     ModelFailed,
     ModelSaid,
     OrderCame,
-    ProviderJob,
     ReceiptCame,
     RefuseCame,
-    RefuseIt,
     RequesterLost,
-    RunModel,
-    Say,
-    StopModel,
     TimePassed,
 )
 from protocol.job.terms import Cancel, Delta, Order, Receipt, Refuse, Request
@@ -237,7 +243,20 @@ class _Run:
                 return
 
     async def _model(self, order: Order, seed: bytes) -> None:
-        request = self._request
+        with self._model_scope:
+            try:
+                async with self._events_of(order, seed) as events:
+                    async for event in events:
+                        await self._events_in.send(_model_event(event))
+            except LocalError as error:
+                await self._events_in.send(ModelFailed(error.code, error.sentence))
+
+    def _events_of(
+        self, order: Order, seed: bytes
+    ) -> AbstractAsyncContextManager[AsyncIterator[ModelEvent]]:
+        request, requester = self._request, self._courier.peer
+        if request.kind == EMBED:
+            return self._inference.embed(EmbedTask(request.model, order.prompt.texts, requester))
         task = Task(
             model=request.model,
             messages=[(message.role, message.text) for message in order.prompt.messages],
@@ -248,14 +267,9 @@ class _Run:
             first_t=request.first_t,
             prefix_ids=order.prefix_ids,
             output_tokens_max=request.output_tokens_max,
+            requester=requester,
         )
-        with self._model_scope:
-            try:
-                async with self._inference.generate(task) as events:
-                    async for event in events:
-                        await self._events_in.send(_model_event(event))
-            except LocalError as error:
-                await self._events_in.send(ModelFailed(error.code, error.sentence))
+        return self._inference.generate(task)
 
 
 def _requester_event(came: object, order_id: MessageId) -> Event:
@@ -274,12 +288,14 @@ def _requester_event(came: object, order_id: MessageId) -> Event:
             raise RemoteError(Code.UNEXPECTED, "No requester says this in a job.")
 
 
-def _model_event(event: Begun | Tokens | Ended) -> Event:
+def _model_event(event: ModelEvent) -> Event:
     match event:
         case Begun(prompt_tokens, ids_digest):
             return ModelBegan(prompt_tokens, ids_digest)
-        case Tokens(ids, text):
-            return ModelSaid(ids, text)
+        case Tokens(ids, text, leaves, alternatives):
+            return ModelSaid(ids, text, alternatives, leaves)
+        case Vectors(vectors):
+            return ModelEmbedded(vectors)
         case Ended("stop" | "length" | "cancelled" as reason):
             return ModelEnded(reason)
         case Ended(reason):

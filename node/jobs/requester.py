@@ -21,6 +21,7 @@ from node.storage.jobs import JobRecord, Role
 from protocol.errors import LocalError, RemoteError
 from protocol.job.checks import cost_most
 from protocol.job.commitment import prompt_size
+from protocol.job.kinds import kind_of
 from protocol.job.requester import (
     Accepted,
     Action,
@@ -28,6 +29,7 @@ from protocol.job.requester import (
     Candidate,
     Countersign,
     Deliver,
+    DeliverVectors,
     Drop,
     Finished,
     Owe,
@@ -92,13 +94,11 @@ class Requester:
 
     def _affordable(self, job: Job) -> Job:
         """The job, for those candidates only that could be paid now, whatever they answer."""
-        size = prompt_size(job.prompt)
+        kind, size = kind_of(job.prompt), prompt_size(job.prompt)
+        tokens = job.output_tokens_max
         worst = {
-            candidate: min(
-                job.cost_max,
-                cost_most(size, job.output_tokens_max, candidate.price_in, candidate.price_out),
-            )
-            for candidate in job.candidates
+            one: min(job.cost_max, cost_most(kind, size, tokens, one.price_in, one.price_out))
+            for one in job.candidates
         }
         spendable = self._billing.spendable
         candidates = [one for one in job.candidates if worst[one] <= spendable]
@@ -124,7 +124,9 @@ class _Run:
         self._job = job
         self._held = ExitStack()
         """What is set aside for the order that runs."""
-        self._machine = RequesterJob(job.candidates, job.time_ms_max, now_ms())
+        self._machine = RequesterJob(
+            job.candidates, job.time_ms_max, now_ms(), len(job.prompt.texts)
+        )
         self._ready: deque[Event] = deque()
         self._events_in, self._events_out = trio.open_memory_channel[Event](_EVENTS_MAX)
         self._attempt: Attempt | None = None
@@ -182,6 +184,11 @@ class _Run:
                 return
             case Deliver(ids):
                 if ids and self._first_at_ms is None:
+                    self._first_at_ms = now_ms()
+                self.mailbox.put(action)
+                return
+            case DeliverVectors():
+                if self._first_at_ms is None:
                     self._first_at_ms = now_ms()
                 self.mailbox.put(action)
                 return

@@ -3,16 +3,30 @@
 It keeps every promise of the real one: slots, order of events, cancellation, failure.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+import math
+import struct
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import trio
 
-from node.jobs.inference import Begun, Ended, Event, Inference, Served, Task, Tokens
+from node.jobs.inference import (
+    Begun,
+    EmbedTask,
+    Ended,
+    Event,
+    Inference,
+    Served,
+    Task,
+    Tokens,
+    Vectors,
+)
 from protocol.errors import Code, LocalError
 from protocol.ids import ModelId
+from protocol.job.logprob import Logprob
+from protocol.limits import LOGPROB_TEXT_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +40,17 @@ class Script:
     failure: LocalError | None = None  # Raised in place of the end.
 
 
+@dataclass(frozen=True, slots=True)
+class EmbedScript:
+    """How one embed goes: some vectors at a time, and a failure in place of those after."""
+
+    batch_texts: int = 4
+    batch_seconds: float = 0.05
+    batches_max: int | None = None  # After so many it ends, with `failure` or too soon.
+    failure: LocalError | None = None
+    vector: Callable[[str], bytes] = lambda text: scripted_vector(text)
+
+
 @dataclass(slots=True)
 class _Running:
     model: ModelId
@@ -35,12 +60,18 @@ class _Running:
 class ScriptedInference(Inference):
     """Serves what it is told to. `script` decides how a task goes; it may look at the task."""
 
-    def __init__(self, served: Sequence[Served], script: Callable[[Task], Script]) -> None:
+    def __init__(
+        self,
+        served: Sequence[Served],
+        script: Callable[[Task], Script],
+        embed_script: Callable[[EmbedTask], EmbedScript] = lambda _: EmbedScript(),
+    ) -> None:
         self._served = tuple(served)
         self._script = script
+        self._embed_script = embed_script
         self._running: list[_Running] = []
         self._up = True
-        self.tasks: list[Task] = []  # All that were admitted, in order.
+        self.tasks: list[Task | EmbedTask] = []  # All that were admitted, in order.
 
     @property
     def served(self) -> Sequence[Served]:
@@ -63,13 +94,12 @@ class ScriptedInference(Inference):
     def generate(self, task: Task) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         return self._generate(task)
 
+    def embed(self, task: EmbedTask) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        return self._embed(task)
+
     @asynccontextmanager
     async def _generate(self, task: Task) -> AsyncIterator[AsyncIterator[Event]]:
-        served = next((each for each in self.served if each.model == task.model), None)
-        if served is None:
-            raise LocalError(Code.MODEL_NOT_SERVED, "The script serves no such model.")
-        if self.slots_free(task.model) < 1:
-            raise LocalError(Code.BUSY, "All slots are taken: try again soon.", retry_ms=1000)
+        served = self._find(task.model)
         prompt = prompt_ids(task)
         if len(prompt) >= served.context_tokens:
             raise LocalError(
@@ -77,11 +107,32 @@ class ScriptedInference(Inference):
                 f"The prompt has {len(prompt)} tokens; {served.context_tokens} fit.",
             )
         self.tasks.append(task)
-        running = _Running(task.model)
-        self._running.append(running)
-        try:
+        with self._slot(task.model) as running:
             async with aclosing(_play(running, prompt, task, self._script(task))) as events:
                 yield events
+
+    @asynccontextmanager
+    async def _embed(self, task: EmbedTask) -> AsyncIterator[AsyncIterator[Event]]:
+        self._find(task.model)
+        self.tasks.append(task)
+        with self._slot(task.model) as running:
+            async with aclosing(_play_embed(running, task, self._embed_script(task))) as events:
+                yield events
+
+    def _find(self, model: ModelId) -> Served:
+        served = next((each for each in self.served if each.model == model), None)
+        if served is None:
+            raise LocalError(Code.MODEL_NOT_SERVED, "The script serves no such model.")
+        if self.slots_free(model) < 1:
+            raise LocalError(Code.BUSY, "All slots are taken: try again soon.", retry_ms=1000)
+        return served
+
+    @contextmanager
+    def _slot(self, model: ModelId) -> Iterator[_Running]:
+        running = _Running(model)
+        self._running.append(running)
+        try:
+            yield running
         finally:
             self._running.remove(running)
 
@@ -101,13 +152,36 @@ async def _play(
     await _pass(running, script.prompt_seconds)
     for number, text in script.tokens[: task.output_tokens_max]:
         await _pass(running, script.token_seconds)
-        yield Tokens((number,), text)
+        certain = Logprob(number, text.encode()[:LOGPROB_TEXT_BYTES_MAX], 0)
+        yield Tokens((number,), text, alternatives=((certain,),) if task.sampling.logprobs else ())
     if len(script.tokens) > task.output_tokens_max:
         yield Ended("length")
     elif script.failure is not None:
         raise script.failure
     else:
         yield Ended(script.reason)
+
+
+def scripted_vector(text: str) -> bytes:
+    """The script's encoder: eight numbers out of the text's digest, of length 1."""
+    raw = [byte - 127.5 for byte in blake2b(text.encode(), digest_size=8).digest()]
+    length = math.hypot(*raw)
+    return struct.pack("<8f", *(number / length for number in raw))
+
+
+async def _play_embed(
+    running: _Running, task: EmbedTask, script: EmbedScript
+) -> AsyncGenerator[Event, None]:
+    await _pass(running, 0)
+    yield Begun(sum(len(text.encode()) for text in task.texts), bytes(32))
+    batches = range(0, len(task.texts), script.batch_texts)
+    for start in batches[: script.batches_max]:
+        await _pass(running, script.batch_seconds)
+        texts = task.texts[start : start + script.batch_texts]
+        yield Vectors([script.vector(text) for text in texts])
+    if script.failure is not None:
+        raise script.failure
+    yield Ended("stop")
 
 
 async def _pass(running: _Running, seconds: float) -> None:

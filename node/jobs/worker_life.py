@@ -1,15 +1,17 @@
 """One life of a worker process, from its start to its end: loading, tasks, messages."""
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, repeat
-from pathlib import Path
 from typing import Final
 
 import trio
 
-from node.jobs.inference import Begun, Ended, Event, Served, Task, Tokens
+from node.jobs.inference import Begun, EmbedTask, Ended, Event, Served, Task, Tokens, Vectors
 from node.jobs.worker_process import open_process, read_lines
+from node.jobs.worker_settings import ModelFiles, WorkerSettings, start_messages
 from node.telemetry.logs import Log
 from node.worker import pipe
 from protocol.errors import Code, LocalError
@@ -19,39 +21,26 @@ START_SECONDS_MAX: Final = 600  # To import torch, read and time every model, on
 READ_BYTES: Final = 64 << 10
 # What a channel holds beside one event a token: begun, the end, and a failure.
 _OTHER_EVENTS: Final = 3
+OPENINGS_MAX: Final = 16  # Questions for rows at once.
 
 _log = Log("worker")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFiles:
-    """A model that is to be served."""
-
-    model: ModelId
-    name: str
-    weights: Path
-    context_tokens_max: int = 0  # 0: all that it was made for.
-    chat_template: str = ""  # Empty: the one in the weights.
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """How the worker process is to behave."""
-
-    threads: int = 0  # 0: one fewer than the cores.
-    idle_priority: bool = True
-    device: str = "auto"
-    compute: str = "auto"  # "f32" and "bf16" are asked for in tests and comparisons.
-    slots: int = 2  # Sequences of each model at once.
-    # After the start and then between two measures of speed; the last is repeated for ever.
-    measure_again_seconds: Sequence[float] = (60, 600, 3600)
 
 
 @dataclass(slots=True)
 class _Running:
     model: ModelId
+    is_owner: bool
     events: trio.MemorySendChannel[Event | LocalError]
     left: bool = False  # Nobody listens any more; the slot is free when the worker says so.
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """How a model runs; for people."""
+
+    name: str
+    engine: str
+    note: str
 
 
 @dataclass(slots=True)
@@ -63,6 +52,7 @@ class Facts:
     compute: str = ""
     torch_version: str = ""
     confined: Sequence[str] = ()
+    models: list[ModelFacts] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  # The last sentence is the most telling.
 
 
@@ -74,8 +64,10 @@ class WorkerLife:
         settings: WorkerSettings,
         models: Sequence[ModelFiles],
         changed: Callable[[], None],
+        numbers: Iterator[int],
     ) -> None:
-        """`changed` is called whenever `served` or the free slots are others."""
+        """`changed` is called whenever `served` or the free slots are others. `numbers` are those
+        of the tasks to come, which no other life has."""
         self.facts = Facts()
         self._changed = changed
         self.served: Sequence[Served] = ()
@@ -85,10 +77,14 @@ class WorkerLife:
         self._measured: dict[bytes, pipe.Measured] = {}
         self._settled: set[bytes] = set()
         self._running: dict[int, _Running] = {}
-        self._numbers = 0
+        self._numbers = numbers
+        self._opening: defaultdict[int, deque[trio.MemorySendChannel[list[bytes]]]] = defaultdict(
+            deque
+        )
         self._told_a_prompt = False
         # A task is answered before its slot is free, so this can never be full.
-        most = 2 + 3 * len(models) + 2 * settings.slots * len(models)
+        # The owner may have as many tasks as there are slots beside those of others.
+        most = 2 + 3 * len(models) + 4 * settings.slots * len(models) + OPENINGS_MAX
         self._outgoing, self._to_write = trio.open_memory_channel[pipe.ToWorker](most)
         self._scope = trio.CancelScope()
 
@@ -96,9 +92,11 @@ class WorkerLife:
 
     def slots_free(self, model: ModelId) -> int:
         slots = sum(served.slots for served in self.served if served.model == model)
-        return slots - sum(running.model == model for running in self._running.values())
+        return max(0, slots - sum(each.model == model for each in self._running.values()))
 
-    def begin(self, task: Task) -> tuple[int, trio.MemoryReceiveChannel[Event | LocalError]]:
+    def begin(
+        self, task: Task | EmbedTask
+    ) -> tuple[int, trio.MemoryReceiveChannel[Event | LocalError]]:
         """Hand a task to the worker. Raises LocalError: MODEL_NOT_SERVED or BUSY."""
         if all(served.model != task.model for served in self.served):
             raise LocalError(
@@ -106,19 +104,25 @@ class WorkerLife:
                 f"The model {short(task.model)} does not run here now; the worker has "
                 f"{', '.join(served.name for served in self.served) or 'none yet'}.",
             )
-        if self.slots_free(task.model) < 1:
+        is_owner = not task.requester
+        if not (self._owner_has_room(task.model) if is_owner else self.slots_free(task.model)):
             raise LocalError(
                 Code.BUSY, "All slots of this model are taken: try again soon.", retry_ms=1000
             )
         send, receive = trio.open_memory_channel[Event | LocalError](
-            task.output_tokens_max + _OTHER_EVENTS
+            _events_most(task) + _OTHER_EVENTS
         )
-        self._numbers += 1
-        self._running[self._numbers] = _Running(task.model, send)
+        number = next(self._numbers)
+        self._running[number] = _Running(task.model, is_owner, send)
         self._told_a_prompt = True
-        self._outgoing.send_nowait(_added(self._numbers, task))
+        self._outgoing.send_nowait(_added(number, task))
         self._changed()
-        return self._numbers, receive
+        return number, receive
+
+    def _owner_has_room(self, model: ModelId) -> bool:
+        """The owner's tasks push others out, which then wait inside the worker."""
+        mine = sum(each.is_owner and each.model == model for each in self._running.values())
+        return mine < self._settings.slots
 
     def leave(self, number: int) -> None:
         """Nobody waits for this task any more: cancel it, if it still runs."""
@@ -127,6 +131,25 @@ class WorkerLife:
             running.left = True
             running.events.close()
             self._outgoing.send_nowait(pipe.Cancel(number))
+
+    async def opened(self, number: int, places: Sequence[int]) -> list[bytes]:
+        """Rows of a task, also of one that has ended: in the order of `places`, b"" for those that
+        are not kept. Raises LocalError: BUSY, WORKER_FAILED."""
+        assert len(places) <= pipe.OPENED_ROWS_MAX
+        if sum(map(len, self._opening.values())) >= OPENINGS_MAX:
+            raise LocalError(Code.BUSY, "Too many rows are asked for: try again.", retry_ms=100)
+        send, receive = trio.open_memory_channel[list[bytes]](1)
+        self._opening[number].append(send)
+        self._outgoing.send_nowait(pipe.Open(number, list(places)))
+        async with receive:
+            async for rows in receive:
+                return rows
+        raise _process_ended()
+
+    def forget(self, number: int) -> None:
+        """Nobody will ask for the rows of this task any more."""
+        if self._unread < OPENINGS_MAX:  # It forgets them by itself, only later.
+            self._outgoing.send_nowait(pipe.Forget(number))
 
     # The process.
 
@@ -156,29 +179,17 @@ class WorkerLife:
     def _fail_all(self) -> None:
         for running in self._running.values():
             if not running.left:
-                running.events.send_nowait(
-                    LocalError(
-                        Code.WORKER_FAILED,
-                        "The process that ran the model ended; it is being started again.",
-                    )
-                )
+                running.events.send_nowait(_process_ended())
                 running.events.close()
         self._running.clear()
+        for waiting in self._opening.values():
+            for channel in waiting:
+                channel.close()
+        self._opening.clear()
 
     def _say_start(self) -> None:
-        s = self._settings
-        self._outgoing.send_nowait(pipe.Start(s.threads, s.idle_priority, s.device, s.compute))
-        for files in self._models.values():
-            self._outgoing.send_nowait(
-                pipe.Load(
-                    files.model,
-                    files.name,
-                    str(files.weights),
-                    files.chat_template,
-                    s.slots,
-                    files.context_tokens_max,
-                )
-            )
+        for message in start_messages(self._settings, list(self._models.values())):
+            self._outgoing.send_nowait(message)
 
     async def _watch_start(self) -> None:
         await trio.sleep(START_SECONDS_MAX)
@@ -245,6 +256,9 @@ class WorkerLife:
                 _log.info("worker.ready", device=message.device, confined=held)
             case pipe.Loaded(model):
                 self._loaded[model] = message
+                name = self._name(model)
+                self.facts.models.append(ModelFacts(name, message.engine, message.note))
+                _log.info("model.loaded", name=name, engine=message.engine)
                 self._outgoing.send_nowait(pipe.Measure(model))
             case pipe.LoadFailed(model, code, sentence):
                 _log.warning("model.failed", model=self._name(model), code=code, why=sentence)
@@ -254,9 +268,13 @@ class WorkerLife:
                 self._measured[model] = message
                 self._settle(model)
             case pipe.Began(task, prompt_tokens, ids_digest):
-                self._give(task, Begun(prompt_tokens, ids_digest))
-            case pipe.Progress(task, ids, text):
-                self._give(task, Tokens(tuple(ids), text))
+                self._give(task, Begun(prompt_tokens, ids_digest, task))
+            case pipe.Progress(task):
+                self._give(task, _tokens(message))
+            case pipe.Opened(task, rows):
+                self._opened(task, rows)
+            case pipe.Embedded(task, vectors):
+                self._give(task, Vectors(tuple(vectors)))
             case pipe.Ended(task, reason):
                 self._give(task, Ended(reason), last=True)
             case pipe.Failed(task, code, sentence):
@@ -297,7 +315,17 @@ class WorkerLife:
             loaded.slots,
             measured.prefill_millitokens_per_second,
             measured.decode_millitokens_per_second,
+            loaded.kind,
         )
+
+    def _opened(self, number: int, rows: list[bytes]) -> None:
+        waiting = self._opening.get(number)
+        if not waiting:
+            raise pipe.PipeError("rows that nobody asked for")
+        with suppress(trio.BrokenResourceError):  # Whoever asked has left.
+            waiting.popleft().send_nowait(rows)
+        if not waiting:
+            del self._opening[number]
 
     def _give(self, number: int, event: Event | LocalError, last: bool = False) -> None:
         running = self._running.get(number)
@@ -316,10 +344,32 @@ class WorkerLife:
             self._changed()
 
 
-def _added(number: int, task: Task) -> pipe.Add:
+def _tokens(said: pipe.Progress) -> Tokens:
+    count = len(said.ids)
+    if {len(said.leaves), len(said.alternatives)} - {0, count}:
+        raise pipe.PipeError("more or fewer facts than tokens")
+    alternatives = tuple(tuple(place) for place in said.alternatives)
+    return Tokens(tuple(said.ids), said.text, tuple(said.leaves), alternatives)
+
+
+def _process_ended() -> LocalError:
+    return LocalError(
+        Code.WORKER_FAILED, "The process that ran the model ended; it is being started again."
+    )
+
+
+def _events_most(task: Task | EmbedTask) -> int:
+    """How many events with something of the answer in them a task may have."""
+    return len(task.texts) if isinstance(task, EmbedTask) else task.output_tokens_max
+
+
+def _added(number: int, task: Task | EmbedTask) -> pipe.Add | pipe.Embed:
+    if isinstance(task, EmbedTask):
+        return pipe.Embed(number, task.model, task.requester, list(task.texts))
     return pipe.Add(
         number,
         task.model,
+        task.requester,
         list(task.messages),
         task.text,
         list(task.stop),

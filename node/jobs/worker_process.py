@@ -25,14 +25,23 @@ TERMINATE_SECONDS: Final = 0.3
 # handed over: the folder that this package was itself imported from.
 _START: Final = (
     "import sys, runpy; sys.path.append(sys.argv[1]); "
-    "runpy.run_module('node.worker', run_name='__main__', alter_sys=True)"
+    "runpy.run_module(sys.argv[2], run_name='__main__', alter_sys=True)"
 )
 
 
 def worker_command() -> list[str]:
     """How to start `node.worker` with this interpreter, from a checkout or an installation."""
+    return _command("node.worker")
+
+
+def packer_command() -> list[str]:
+    """How to start `node.worker.pack`."""
+    return _command("node.worker.pack")
+
+
+def _command(module: str) -> list[str]:
     assert node.__file__ is not None
-    return [sys.executable, "-I", "-c", _START, str(Path(node.__file__).parent.parent)]
+    return [sys.executable, "-I", "-c", _START, str(Path(node.__file__).parent.parent), module]
 
 
 def worker_environment(variables: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,10 @@ from node.market.tally import NodeTally
 from protocol.capacity import Advert
 from protocol.errors import Code, LocalError
 from protocol.ids import ModelId, NodeId
+from protocol.job.kinds import MODEL_EMBEDS, MODEL_GENERATES
 from protocol.job.requester import Candidate
+from protocol.job.unverifiable import is_unverifiable
+from protocol.limits import MODES_MAX
 from protocol.matching import Ranked, Wish, rank
 
 Adverts = Callable[[], Mapping[NodeId, Advert]]
@@ -25,17 +28,23 @@ class Market:
         self._suspect = suspect
         self._orders = NodeTally()
 
-    def models_named(self, name: str) -> list[ModelId]:
-        """The models that somebody offers under this name; all where the name is empty.
+    def models_named(self, name: str, kind: str = MODEL_GENERATES) -> list[ModelId]:
+        """The models of this kind that somebody offers under this name; all where it is empty.
 
         Raises LocalError NO_PROVIDER where nobody offers anything, MODEL_NOT_SERVED with the
         names there are.
         """
-        offers = [offer for advert in self._adverts().values() for offer in advert.models]
+        offers = [
+            offer
+            for advert in self._adverts().values()
+            for offer in advert.models
+            if offer.kind == kind
+        ]
         if not offers:
+            what = "a model for embeddings" if kind == MODEL_EMBEDS else "a model"
             raise LocalError(
                 Code.NO_PROVIDER,
-                "No node that can be reached shares a model now; `ayni peers` shows who is there.",
+                f"No node that can be reached shares {what} now; `ayni peers` shows who is there.",
             )
         found = {offer.model for offer in offers if name in ("", offer.name, offer.model.hex())}
         if not found:
@@ -44,6 +53,19 @@ class Market:
                 Code.MODEL_NOT_SERVED, f"Nobody serves {name[:64]!r} now; served: {names}."
             )
         return sorted(found)
+
+    def modes_checkable(self) -> tuple[str, ...]:
+        """The modes of what is offered now whose output somebody could check, at most as many as
+        a request may name. Raises LocalError NO_PROVIDER where there is none."""
+        offers = [offer for advert in self._adverts().values() for offer in advert.models]
+        modes = sorted({offer.mode for offer in offers if not is_unverifiable(offer.mode)})
+        if not modes:
+            raise LocalError(
+                Code.NO_PROVIDER,
+                "Nobody shares a model now whose output can be checked; where that need not be, "
+                "leave --checkable-only out.",
+            )
+        return tuple(modes[:MODES_MAX])
 
     def candidates(self, wish: Wish) -> list[Ranked]:
         """Providers for a job, best first; busy ones last, since their adverts may be old.
@@ -64,16 +86,19 @@ class Market:
             offer
             for advert in adverts.values()
             for offer in advert.models
-            if not wish.models or offer.model in wish.models
+            if offer.kind == wish.kind and (not wish.models or offer.model in wish.models)
         ]
-        context = max((offer.context_tokens for offer in offers), default=0)
+        fitting = [offer for offer in offers if not wish.modes or offer.mode in wish.modes]
+        context = max((offer.context_tokens for offer in fitting), default=0)
         if wish.provider is not None and not adverts:
             reason = "The provider that was asked for is not there now"
         elif not offers:
             reason = "The provider that was asked for shares no such model now"
+        elif not fitting:
+            reason = "All that share such a model run it where its output cannot be checked"
         elif all(advert.sharing != "on" for advert in adverts.values() if advert.models):
             reason, retry_ms = "All nodes with such a model have paused sharing", RETRY_PAUSED_MS
-        elif wish.prompt_tokens >= context:
+        elif wish.kind != MODEL_EMBEDS and wish.prompt_tokens >= context:
             code = Code.CONTEXT_EXCEEDED
             reason = (
                 f"The prompt has about {wish.prompt_tokens} tokens; the most that anybody's model "

@@ -9,6 +9,7 @@ from protocol.capacity import ModelOffer
 from protocol.errors import Code, LocalError
 from protocol.ids import MessageId, ModelId, NodeId
 from protocol.job.checks import payment_for
+from protocol.job.kinds import model_kind
 from protocol.job.terms import Quote, Request
 from protocol.limits import (
     CHUNK_MS_MAX,
@@ -55,8 +56,8 @@ class Desk:
         """The quote for a request that has passed the protocol's checks; `p` is our share of
         the seed, 32 random bytes.
 
-        Raises LocalError PAUSED, DRAINING, MODEL_NOT_SERVED, MODE_NOT_SERVED, CONTEXT_EXCEEDED,
-        COST_EXCEEDED or BUSY.
+        Raises LocalError PAUSED, DRAINING, MODEL_NOT_SERVED, MODE_NOT_SERVED, KIND_NOT_SERVED,
+        CONTEXT_EXCEEDED, COST_EXCEEDED or BUSY.
         """
         self._check_open()
         model = self._find(request.model)
@@ -66,6 +67,12 @@ class Desk:
                 f"{model.name} runs here as {model.mode}; asked for was "
                 f"{' or '.join(request.modes)}.",
             )
+        if model.kind != model_kind(request.kind):
+            raise LocalError(
+                Code.KIND_NOT_SERVED,
+                f"{model.name} is a model to {model.kind} with; asked for was a job of kind "
+                f"{request.kind!r}.",
+            )
         # The least tokens that a prompt of so many bytes can be is not known, so only a prompt
         # whose answer alone cannot fit is refused before it is read.
         if request.output_tokens_max >= model.context_tokens:
@@ -74,7 +81,8 @@ class Desk:
                 f"{request.output_tokens_max} output tokens were asked for; {model.name} holds "
                 f"{model.context_tokens} with the prompt here.",
             )
-        if output_tokens_affordable(request.cost_max, 1, model.price_in, model.price_out) < 1:
+        affordable = output_tokens_affordable(request.cost_max, 1, model.price_in, model.price_out)
+        if affordable < min(1, request.output_tokens_max):
             raise LocalError(
                 Code.COST_EXCEEDED,
                 f"A cap of {request.cost_max} microcredits buys no token at {model.price_in}/"

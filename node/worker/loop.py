@@ -3,18 +3,23 @@
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
 import torch
 
-from node.worker.engine.device import Device, choose
-from node.worker.engine.engine import Engine
+from node.worker.engine.device import choose
+from node.worker.engine.engine import ServedModel
+from node.worker.engine.rows import RowStore
+from node.worker.engine.serving import Machine, open_served
 from node.worker.pipe import (
     Add,
     Cancel,
+    Embed,
     Ended,
     Failed,
+    Forget,
     Frames,
     FromWorker,
     Load,
@@ -22,6 +27,8 @@ from node.worker.pipe import (
     LoadFailed,
     Measure,
     Measured,
+    Open,
+    Opened,
     PipeError,
     Ready,
     Start,
@@ -68,18 +75,29 @@ class Inbox:
 
 
 class Worker:
-    """Carries out what the daemon asks for, on one device."""
+    """Carries out what the daemon asks for, on one machine."""
 
-    def __init__(self, device: Device, say: Callable[[FromWorker], None]) -> None:
-        self._device = device
+    def __init__(
+        self,
+        machine: Machine,
+        say: Callable[[FromWorker], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._machine = machine
         self._say = say
-        self._engines: dict[ModelId, Engine] = {}
-        self._of_task: dict[int, Engine] = {}
+        self._now = now
+        self._models: dict[ModelId, ServedModel] = {}
+        self._of_task: dict[int, ServedModel] = {}
         self._to_measure: list[ModelId] = []
+        self._rows = RowStore()
 
     @property
     def idle(self) -> bool:
-        return not self._to_measure and all(engine.idle for engine in self._engines.values())
+        return not self._to_measure and self._all_idle
+
+    @property
+    def _all_idle(self) -> bool:
+        return all(model.idle for model in self._models.values())
 
     def take(self, message: ToWorker) -> None:
         """Do what a message asks."""
@@ -87,53 +105,71 @@ class Worker:
             case Load():
                 self._load(message)
             case Measure(model):
-                if model in self._engines:
+                if model in self._models:
                     self._to_measure.append(model)
-            case Add():
+            case Add() | Embed():
                 self._add(message)
             case Cancel(task):
-                engine = self._of_task.get(task)
-                if engine is not None:
-                    engine.cancel(task, self._tell)
+                served = self._of_task.get(task)
+                if served is not None:
+                    served.cancel(task, self._tell)
+            case Open(task, places):
+                self._rows.expire(self._now())
+                self._say(Opened(task, self._rows.open(task, places)))
+            case Forget(task):
+                self._rows.forget(task)
             case Start():
                 raise PipeError("a second start")
 
     def step(self) -> None:
         """One step of each model that has something to do; a model that waits to be timed is,
-        as soon as no sequence of any model runs beside it."""
-        for engine in self._engines.values():
-            if not engine.idle:
-                engine.step(self._tell)
-        if self._to_measure and all(engine.idle for engine in self._engines.values()):
+        as soon as no task of any model runs beside it."""
+        for served in self._models.values():
+            if not served.idle:
+                served.step(self._tell)
+        if self._to_measure and self._all_idle:
             model = self._to_measure.pop(0)
-            rates = self._engines[model].measure()
+            rates = self._models[model].measure()
             self._say(Measured(model, rates.prefill, rates.decode))
 
     def _load(self, load: Load) -> None:
         try:
-            engine = Engine(load, self._device)
+            served = open_served(load, self._machine, self._rows)
         except LocalError as error:
             self._say(LoadFailed(load.model, error.code, error.sentence))
             return
-        self._engines[load.model] = engine
+        self._models[load.model] = served
+        facts = served.facts
         self._say(
-            Loaded(load.model, engine.mode, engine.context_tokens, load.slots, engine.vocabulary)
+            Loaded(
+                load.model,
+                facts.mode,
+                facts.context_tokens,
+                load.slots,
+                facts.vocabulary,
+                facts.width,
+                facts.kind,
+                facts.engine,
+                facts.note,
+            )
         )
 
-    def _add(self, add: Add) -> None:
-        engine = self._engines.get(add.model)
-        if engine is None:
-            self._say(Failed(add.task, Code.MODEL_NOT_SERVED, "This model is not loaded."))
+    def _add(self, task: Add | Embed) -> None:
+        served = self._models.get(task.model)
+        if served is None:
+            self._say(Failed(task.task, Code.MODEL_NOT_SERVED, "This model is not loaded."))
             return
-        self._of_task[add.task] = engine
+        self._of_task[task.task] = served
         try:
-            engine.add(add, self._tell)
+            served.add(task, self._tell)
         except LocalError as error:
-            self._tell(Failed(add.task, error.code, error.sentence))
+            self._tell(Failed(task.task, error.code, error.sentence))
 
     def _tell(self, event: FromWorker) -> None:
         if isinstance(event, Ended | Failed):
             self._of_task.pop(event.task, None)
+            self._rows.ended(event.task, self._now())
+            self._rows.expire(self._now())
         self._say(event)
 
 
@@ -144,12 +180,13 @@ def write_message(descriptor: int, message: FromWorker) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def run(start: Start, inbox: Inbox, write: int, confined: list[str]) -> NoReturn:
+def run(start: Start, threads: int, inbox: Inbox, write: int, confined: list[str]) -> NoReturn:
     """Serve for ever: the reader thread ends the process. Raises OSError when the daemon is gone,
     LocalError BAD_CONFIG when the device that was asked for is not here."""
     device = choose(start.device, start.compute)
     write_message(write, Ready(device.name, device.compute, str(torch.__version__), confined))
-    worker = Worker(device, lambda message: write_message(write, message))
+    machine = Machine(device, start.engine, threads)
+    worker = Worker(machine, lambda message: write_message(write, message))
     while True:
         message = inbox.next(wait=worker.idle)
         while message is not None:

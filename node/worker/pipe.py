@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from protocol.errors import Code
 from protocol.ids import ModelIdField
+from protocol.job.logprob import Logprob
 from protocol.job.sampling import Sampling
 from protocol.limits import OUTPUT_TOKENS_MAX, PREFIX_TOKENS_MAX, PROMPT_BYTES_MAX
 from protocol.units import CountField, TokenId
@@ -24,6 +25,11 @@ SLOTS_MAX: Final = 64  # Sequences of one model at once.
 CONTEXT_TOKENS_MAX: Final = 1 << 20
 CHAT_TEMPLATE_BYTES_MAX: Final = 128 << 10  # The longest that are published have some 20 KiB.
 PROGRESS_TEXT_BYTES_MAX: Final = 64 << 10  # A step's text, and what a stop string had held back.
+MODEL_FILES_MAX: Final = 256  # Weights of the largest models come in some 200 parts.
+PUBLIC_PREFIXES_MAX: Final = 64
+OPENED_ROWS_MAX: Final = 32  # What verification opens of one job.
+EMBEDDED_TEXTS_MAX: Final = 512
+PACKED_LAYOUT: Final = 1  # Of packed weights on disk: they are packed anew for another.
 # What a worker may know of the daemon's environment: no passphrase and no token is in it.
 ENVIRONMENT_ALLOWED: Final = (
     "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
@@ -32,6 +38,7 @@ ENVIRONMENT_ALLOWED: Final = (
 
 TaskNumber = Annotated[int, Meta(ge=0, le=1 << 53)]
 Slots = Annotated[int, Meta(ge=1, le=SLOTS_MAX)]
+FilePath = Annotated[str, Meta(max_length=4096)]
 ContextTokens = Annotated[int, Meta(ge=1, le=CONTEXT_TOKENS_MAX)]
 
 
@@ -53,9 +60,21 @@ class Start(_Message, frozen=True, tag="start"):
     """0 is one fewer than the cores, at least 1."""
     idle_priority: bool
     device: str
-    """"auto", "cpu", "cuda" or "cuda:1"."""
+    """"auto", "cpu", "cuda", "cuda:1" or "mps"."""
     compute: str
-    """"auto", "f32" or "bf16"."""
+    """"auto", "f32" or "bf16"; of the torch engine."""
+    engine: str
+    """"auto", "native" or "torch"."""
+    readable: Annotated[list[FilePath], Meta(max_length=2 * MODEL_FILES_MAX)]
+    """Files and folders of the models: with those of Python itself, all that can be read later."""
+
+
+class File(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One file of a model, by what it is for: "weights", "tokenizer", "template" or "config"."""
+
+    role: Annotated[str, Meta(max_length=16)]
+    name: Annotated[str, Meta(max_length=300)]
+    path: FilePath
 
 
 class Load(_Message, frozen=True, tag="load"):
@@ -63,12 +82,19 @@ class Load(_Message, frozen=True, tag="load"):
 
     model: ModelIdField
     name: str
-    weights_path: str
+    files: Annotated[list[File], Meta(min_length=1, max_length=MODEL_FILES_MAX)]
+    packed_path: str
+    """Where weights that were packed before for the native engine are; "" or no such file: they
+    are packed in memory."""
     chat_template: Annotated[str, Meta(max_length=CHAT_TEMPLATE_BYTES_MAX)]
-    """Empty: the one in the weights file."""
+    """Empty: the one among the files."""
     slots: Slots
     context_tokens_max: Annotated[int, Meta(ge=0, le=CONTEXT_TOKENS_MAX)]
     """0 is all that the model was made for."""
+    memory_bytes_max: Annotated[int, Meta(ge=0)]
+    """For weights and cache together; 0 is what the machine has to give now."""
+    public_prefixes: Annotated[list[str], Meta(max_length=PUBLIC_PREFIXES_MAX)]
+    """System prompts whose cache all requesters may share, since everybody knows them."""
 
 
 class Measure(_Message, frozen=True, tag="measure"):
@@ -82,6 +108,9 @@ class Add(_Message, frozen=True, tag="add"):
 
     task: TaskNumber
     model: ModelIdField
+    requester: Annotated[bytes, Meta(max_length=32)]
+    """Whose task it is: its turns are fair, and only its own tasks share a cached prefix. Empty:
+    the owner of this machine, who goes first."""
     messages: list[tuple[str, str]]
     text: Annotated[str, Meta(max_length=PROMPT_BYTES_MAX)]
     stop: list[str]
@@ -96,6 +125,30 @@ class Cancel(_Message, frozen=True, tag="cancel"):
     """End a task now. It is answered by Ended, unless the task had already ended."""
 
     task: TaskNumber
+
+
+class Open(_Message, frozen=True, tag="open"):
+    """Show hidden rows of a task, also of one that has ended and is not forgotten; answered by
+    Opened."""
+
+    task: TaskNumber
+    places: Annotated[list[int], Meta(max_length=OPENED_ROWS_MAX)]
+    """Which, as `t` counts them."""
+
+
+class Forget(_Message, frozen=True, tag="forget"):
+    """The rows of a task that has ended are not needed any more. No answer."""
+
+    task: TaskNumber
+
+
+class Embed(_Message, frozen=True, tag="embed"):
+    """Turn texts into vectors; answered by Began, Embedded.. and Ended, or by Failed."""
+
+    task: TaskNumber
+    model: ModelIdField
+    requester: Annotated[bytes, Meta(max_length=32)]
+    texts: Annotated[list[str], Meta(min_length=1, max_length=EMBEDDED_TEXTS_MAX)]
 
 
 # From the worker to the daemon.
@@ -117,6 +170,14 @@ class Loaded(_Message, frozen=True, tag="loaded"):
     context_tokens: ContextTokens
     slots: Slots
     vocabulary: CountField
+    width: CountField
+    """Of a hidden row, or of a vector."""
+    kind: str
+    """"generate" or "embed"."""
+    engine: str
+    """For people: "native (avx512-vnni), 2 threads" or "torch (bf16)"."""
+    note: str
+    """For people: what was lost or is slower than it could be, and what to do; "" for nothing."""
 
 
 class LoadFailed(_Message, frozen=True, tag="load-failed"):
@@ -141,6 +202,24 @@ class Progress(_Message, frozen=True, tag="progress"):
     task: TaskNumber
     ids: list[TokenId]
     text: Annotated[str, Meta(max_length=PROGRESS_TEXT_BYTES_MAX)]
+    leaves: list[Annotated[bytes, Meta(min_length=32, max_length=32)]]
+    """Of each token's hidden row (protocol.job.commitment); none from a model that has no rows."""
+    alternatives: list[list[Logprob]]
+    """For each token, when the sampling asks: itself first, then the likeliest."""
+
+
+class Opened(_Message, frozen=True, tag="opened"):
+    task: TaskNumber
+    rows: list[bytes]
+    """In the order that was asked for; b"" where it is not kept."""
+
+
+class Embedded(_Message, frozen=True, tag="embedded"):
+    """Vectors of the next texts, in their order."""
+
+    task: TaskNumber
+    vectors: list[bytes]
+    """float32, little endian, of length 1."""
 
 
 class Ended(_Message, frozen=True, tag="ended"):
@@ -157,12 +236,19 @@ class Failed(_Message, frozen=True, tag="failed"):
     sentence: str
 
 
-ToWorker = Start | Load | Measure | Add | Cancel
-FromWorker = Ready | Loaded | LoadFailed | Measured | Began | Progress | Ended | Failed
+ToWorker = Start | Load | Measure | Add | Cancel | Open | Forget | Embed
+FromWorker = (
+    Ready | Loaded | LoadFailed | Measured | Began | Progress | Opened | Embedded | Ended | Failed
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+
+
+def packed_name(model: bytes) -> str:
+    """The file in which weights that were packed for the native engine are kept."""
+    return f"{model.hex()}-{PACKED_LAYOUT}.ayni"
 
 
 def frame(message: ToWorker | FromWorker) -> bytes:

@@ -10,10 +10,30 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from node.worker.pipe import ENVIRONMENT_ALLOWED
+from node.worker import landlock, seccomp
+from node.worker.pipe import ENVIRONMENT_ALLOWED, Start
+
+DESCRIPTORS_MAX: Final = 1024  # A model comes in some 200 files at most.
+# What Python, torch and the thread library read of the system. Nothing of it is secret.
+SYSTEM_FILES: Final = (
+    "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/lib", "/lib64",
+    "/etc/ld.so.cache", "/etc/localtime", "/proc/self", "/proc/cpuinfo", "/proc/meminfo",
+    "/proc/stat", "/proc/sys/vm", "/sys/devices/system", "/sys/fs/cgroup",
+    "/dev/zero", "/dev/random", "/dev/urandom",
+)  # fmt: skip
+# Not yet run: what the manuals of NVIDIA's and AMD's drivers name.
+GPU_FILES: Final = (
+    "/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/sys/bus/pci", "/sys/class",
+    "/sys/devices", "/sys/module", "/usr/local/cuda", "/usr/local/nvidia", "/opt/rocm",
+    "/usr/share/nvidia", "/etc/nvidia", "/dev/shm",
+)  # fmt: skip
+GPU_DEVICES: Final = ("nvidia*", "nvidia-caps/*", "dri/*", "kfd")
 
 _NEW_USER_NAMESPACE: Final = 0x10000000
 _NEW_NET_NAMESPACE: Final = 0x40000000
@@ -50,18 +70,25 @@ def _descriptors_max() -> int:
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
-def confine(idle_priority: bool) -> list[str]:
-    """Give up the network, new rights, core dumps, files written, the terminal's signals and, if
+def confine(start: Start, writable: Sequence[str] = ()) -> list[str]:
+    """Give up the network, new rights, core dumps, files written (but in the `writable` folders),
+    files read (but Python's own and the models'), other programs, the terminal's signals and, if
     asked, the processor whenever somebody else wants it. Gives the names of what held."""
-    steps = {
+    steps: dict[str, Callable[[], bool]] = {
         "no-network": _leave_network,
         "no-new-privileges": _refuse_privileges,
         "no-core-dump": _refuse_dumps,
-        "no-files-written": _refuse_files,
+        "bounded-memory": partial(_bound_memory, start.device),
+        "bounded-descriptors": _bound_descriptors,
         "own-session": _own_session,
     }
-    if idle_priority:
+    if not writable:
+        steps["no-files-written"] = _refuse_files
+    if start.idle_priority:
         steps["idle-priority"] = _yield_processor
+    # These two come last: the steps before them need what they take away.
+    steps["own-files-only"] = partial(_keep_files, start, writable)
+    steps["few-system-calls"] = seccomp.restrict
     held = [name for name, step in steps.items() if step()]
     # The daemon decides when a Ctrl-C ends the worker: it lets running jobs finish first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -138,6 +165,51 @@ def _refuse_files() -> bool:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     return True
+
+
+def _bound_memory(device: str) -> bool:
+    """What this process allocates may not pass the memory of the machine: the kernel would end
+    other programs then. Drivers of GPUs reserve far more than they use, so it holds for a CPU."""
+    if sys.platform != "linux" or device != "cpu":
+        return False
+    import resource
+
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    resource.setrlimit(resource.RLIMIT_DATA, (machine, machine))
+    return True
+
+
+def _bound_descriptors() -> bool:
+    if sys.platform == "win32":
+        return False
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return True
+
+
+def _keep_files(start: Start, writable: Sequence[str]) -> bool:
+    """Python with its packages, the system's libraries, what tells of the processor, and the
+    models; of devices the harmless ones, and a GPU's where one may be used."""
+    package = Path(__file__).resolve().parents[2]
+    readable = [
+        Path(sys.prefix),
+        Path(sys.base_prefix),
+        *(Path(place) for place in sys.path if place and Path(place) != package),
+        package / "node",
+        package / "protocol",
+        *map(Path, SYSTEM_FILES),
+        *map(Path, start.readable),
+    ]
+    devices = [Path(os.devnull)]
+    if start.device != "cpu":
+        readable += map(Path, GPU_FILES)
+        devices += [path for pattern in GPU_DEVICES for path in Path("/dev").glob(pattern)]
+    return landlock.restrict(
+        landlock.Allowed(readable, [Path(folder) for folder in writable], devices)
+    )
 
 
 def _own_session() -> bool:

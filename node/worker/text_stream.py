@@ -57,8 +57,13 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """The text that this token completes; nothing for a control token."""
-        return self._stop.push(self._decoder.decode(self._token_bytes[token]))
+        return self._stop.push(self._decoder.decode(self.spelled(token)))
 
     def finish(self) -> str:
         """The rest, at the end of the answer. Half a character, cut off by a limit, is dropped."""
         return self._stop.finish()
+
+    def spelled(self, token: int) -> bytes:
+        """The bytes of one token, wherever it stands; none of a control token, nor of a number
+        above the vocabulary's: weights may have such rows for the sake of a round count."""
+        return self._token_bytes[token] if token < len(self._token_bytes) else b""

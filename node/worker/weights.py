@@ -1,93 +1,80 @@
-"""From the blocks of a GGUF file to torch tensors: exactly the values that the file stands for."""
+"""Weights of a decoder, whatever kind of file they are in."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Protocol, Self
 
-import torch
 from torch import Tensor
 
-from node.worker.gguf import GgufFile, TensorInfo, bad_model
+from node.worker.gguf import read_gguf
+from node.worker.gguf_weights import GgufWeights
+from node.worker.pipe import File
+from node.worker.quantised import Blocks
+from node.worker.safetensors_weights import SafetensorsWeights
+from node.worker.shape import Shape
 from protocol.errors import Code, LocalError
 
 
-def dequantised(raw: bytearray, info: TensorInfo) -> Tensor:
-    """float32 of `info.shape` from the bytes of a tensor (the formats are those of ggml)."""
-    data = torch.frombuffer(raw, dtype=torch.uint8)
-    match info.format.name:
-        case "F32":
-            return data.view(torch.float32).reshape(info.shape)
-        case "F16":
-            return data.view(torch.float16).float().reshape(info.shape)
-        case "BF16":
-            return data.view(torch.bfloat16).float().reshape(info.shape)
-    blocks = data.reshape(-1, info.format.size_bytes)
-    scale = _half(blocks, 0)
-    match info.format.name:
-        case "Q8_0":
-            values = blocks[:, 2:].view(torch.int8) * scale
-        case "Q4_0":
-            values = (_nibbles(blocks[:, 2:]) - 8.0) * scale
-        case "Q4_1":
-            values = _nibbles(blocks[:, 4:]) * scale + _half(blocks, 2)
-        case _:
-            raise AssertionError(info.format.name)
-    return values.reshape(info.shape)
+class Weights(Protocol):
+    """Open files of weights, of which one tensor at a time is read. The names are GGUF's in every
+    format: `token_embd.weight`, `blk.0.attn_q.weight`, `output_norm.weight`.
 
+    Rows of queries and keys come in the order in which a head's two halves are rotated against
+    each other; norm weights are those that are multiplied by.
+    """
 
-def _half(blocks: Tensor, at: int) -> Tensor:
-    """The float16 that stands at this byte of each block, as a float32 column."""
-    return blocks[:, at : at + 2].contiguous().view(torch.float16).float()
+    @property
+    def shape(self) -> Shape: ...
 
+    @property
+    def path(self) -> Path:
+        """Of the file to name to people."""
 
-def _nibbles(packed: Tensor) -> Tensor:
-    """A block's 16 bytes hold its first 16 values in their low halves, then 16 in the high."""
-    return torch.cat((packed & 15, packed >> 4), dim=1).float()
+    @property
+    def container(self) -> str:
+        """ "gguf" or "safetensors": the second half of a torch mode's name."""
 
+    def __contains__(self, name: str) -> bool: ...
 
-def unpermuted(weight: Tensor, heads: int) -> Tensor:
-    """The rows of Q or K as they were before the conversion to GGUF, which interleaves each
-    head's two halves: so that the usual rotation of halves is right again."""
-    rows, columns = weight.shape
-    pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
-    return pairs.transpose(1, 2).reshape(rows, columns)
+    def format(self, name: str) -> str:
+        """How a tensor is stored: a name in BLOCK_FORMATS, without reading it. Raises LocalError
+        BAD_MODEL where there is no such tensor."""
 
+    def blocks(self, name: str, rows: int, columns: int) -> Blocks:
+        """A matrix as it is stored. Raises LocalError BAD_MODEL: no such tensor, another shape,
+        or a file that has become shorter since its header was read."""
 
-class Weights:
-    """An open file of weights; a tensor at a time is in memory twice, never the whole file."""
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """float32, of one dimension or more. Raises LocalError as `blocks` does."""
 
-    def __init__(self, gguf: GgufFile) -> None:
-        self.gguf = gguf
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self._file = self.gguf.path.open("rb")
-        except OSError as error:
-            raise LocalError(
-                Code.NOT_FOUND,
-                f"The weights at {self.gguf.path} cannot be read: {error.strerror}.",
-            ) from None
-        return self
+    def __enter__(self) -> Self: ...
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
-        assert self._file is not None
-        self._file.close()
+    ) -> None: ...
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.gguf.tensors
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """float32. Raises LocalError BAD_MODEL: no such tensor, another shape, or a file that
-        has become shorter since its header was read."""
-        assert self._file is not None
-        info = self.gguf.tensor(name, shape)
-        raw = bytearray(info.size_bytes)
-        self._file.seek(info.offset)
-        if self._file.readinto(raw) != info.size_bytes:  # type: ignore[attr-defined]
-            raise bad_model(self.gguf.path, "it ends in the middle of a tensor")
-        return dequantised(raw, info)
+def open_weights(files: Sequence[File]) -> Weights:
+    """The weights of a model, whose headers were read and whose shape is known. The caller enters
+    them as a context before it reads tensors.
+
+    Raises LocalError: BAD_MODEL for what is no model that this engine can run, NOT_FOUND.
+    """
+    named = [file for file in files if file.role == "weights"]
+    if not named:
+        raise LocalError(Code.BAD_MODEL, "This model has no file of weights: get it again.")
+    suffixes = {Path(file.name).suffix.lower() for file in named}
+    if suffixes == {".gguf"} and len(named) == 1:
+        return GgufWeights(read_gguf(Path(named[0].path)))
+    if suffixes <= {".safetensors", ".json"} and ".safetensors" in suffixes:
+        return SafetensorsWeights(files)
+    raise LocalError(
+        Code.BAD_MODEL,
+        f"Weights named {named[0].name[:60]} are of no kind that is read here, which are one .gguf "
+        "or .safetensors with a config.json. Others (.bin, .pt, .pth) may hold programs that run "
+        "when they are read: get the model as safetensors or GGUF.",
+    )

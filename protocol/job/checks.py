@@ -1,17 +1,18 @@
 """Rules on one message of a job, given those before it. Both sides use the same functions."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from protocol.errors import Code, RemoteError
 from protocol.ids import NetworkId, NodeId
 from protocol.job.commitment import prompt_commitment, prompt_size, stop_digest
+from protocol.job.kinds import CHAT, COMPLETION, EMBED, KINDS_SERVED, input_tokens_most
 from protocol.job.seed import USER, seed_commitment
 from protocol.job.terms import Order, Quote, Request
-from protocol.limits import PROTOCOL_VERSION, TEMPLATE_TOKENS_MAX
+from protocol.limits import PROTOCOL_VERSION
 from protocol.pricing import cost
 from protocol.units import Microcredits
 
-KINDS_SERVED = ("chat", "completion")
 NO_PAYMENT = "none"
 AT_END = "at_end"
 PAYMENTS_KNOWN = (NO_PAYMENT, AT_END)
@@ -20,7 +21,8 @@ PAYMENTS_KNOWN = (NO_PAYMENT, AT_END)
 def check_request(request: Request, network: NetworkId, provider: NodeId) -> None:
     """What can be said of a request from its own bytes.
 
-    Raises RemoteError WRONG_VERSION, WRONG_NETWORK, WRONG_PROVIDER or KIND_NOT_SERVED.
+    Raises RemoteError WRONG_VERSION, WRONG_NETWORK, WRONG_PROVIDER, KIND_NOT_SERVED or, for a
+    length of the answer that is none of its kind and for biases in no order, BAD_MESSAGE.
     """
     if request.version != PROTOCOL_VERSION:
         raise RemoteError(
@@ -39,6 +41,17 @@ def check_request(request: Request, network: NetworkId, provider: NodeId) -> Non
         raise RemoteError(
             Code.KIND_NOT_SERVED,
             f"A job of kind {request.kind!r} was asked for; served are {', '.join(KINDS_SERVED)}.",
+        )
+    if (request.kind == EMBED) != (request.output_tokens_max == 0):
+        raise RemoteError(
+            Code.BAD_MESSAGE,
+            f"A job of kind {request.kind!r} asks for {request.output_tokens_max} output tokens; "
+            f"an {EMBED} has none, and any other at least 1.",
+        )
+    biased = [token for token, _ in request.sampling.bias]
+    if any(this >= following for this, following in pairwise(biased)):
+        raise RemoteError(
+            Code.BAD_MESSAGE, "The biases of a request must be in rising order, each token once."
         )
     if request.first_t or request.prefix_hash:
         raise RemoteError(
@@ -80,16 +93,21 @@ def cost_worst(request: Request, quote: Quote) -> Microcredits:
     if quote.payment == NO_PAYMENT:
         return Microcredits(0)
     most = cost_most(
-        request.prompt_bytes, request.output_tokens_max, quote.price_in, quote.price_out
+        request.kind,
+        request.prompt_bytes,
+        request.output_tokens_max,
+        quote.price_in,
+        quote.price_out,
     )
     return min(Microcredits(request.cost_max), most)
 
 
 def cost_most(
-    prompt_bytes: int, output_tokens_max: int, price_in: int, price_out: int
+    kind: str, prompt_bytes: int, output_tokens_max: int, price_in: int, price_out: int
 ) -> Microcredits:
     """The most that an answer can cost at these prices, in microcredits, whatever the cap."""
-    return cost(prompt_bytes + TEMPLATE_TOKENS_MAX, output_tokens_max, price_in, price_out)
+    input_tokens = input_tokens_most(kind, prompt_bytes)
+    return cost(input_tokens, output_tokens_max, price_in, price_out)
 
 
 def check_order(order: Order, request: Request) -> None:
@@ -113,9 +131,10 @@ def _order_mismatches(order: Order, request: Request) -> Sequence[str]:
         wrong.append("another share of the seed")
     if request.seed_source == USER and any(order.r[8:]):
         wrong.append("a user seed of more than 8 bytes")
-    if (request.kind == "chat") != bool(prompt.messages) or bool(prompt.messages) == bool(
-        prompt.text
-    ):
+    if request.kind == EMBED and order.stop:
+        wrong.append("stop strings, which end no text here")
+    given = (bool(prompt.messages), bool(prompt.text), bool(prompt.texts))
+    if given != tuple(request.kind == kind for kind in (CHAT, COMPLETION, EMBED)):
         wrong.append(f"no prompt of a {request.kind}")
     if order.prefix_ids:
         wrong.append("a prefix")

@@ -44,6 +44,12 @@ def running_hash(previous: bytes, first_t: int, ids: Sequence[int], text: str) -
     return digest(previous, head, ids_bytes(ids), text.encode())
 
 
+def running_hash_vectors(previous: bytes, first_t: int, vectors: Sequence[bytes]) -> bytes:
+    """BLAKE2b-256(previous, place of the first as u64le, count as u32le, the vectors' bytes)."""
+    head = first_t.to_bytes(8, "little") + len(vectors).to_bytes(4, "little")
+    return digest(previous, head, *vectors)
+
+
 def terms_digest(request: MessageId, quote: MessageId) -> bytes:
     """BLAKE2b-256(request id, quote id): what both have agreed on."""
     return digest(request, quote)

@@ -12,80 +12,27 @@ from typing import assert_never
 from protocol.errors import Code, RemoteError
 from protocol.ids import MessageId
 from protocol.job.checks import check_order
-from protocol.job.commitment import RUNNING_START, running_hash, terms_digest
-from protocol.job.seed import order_seed
-from protocol.job.terms import Chunk, Delta, Finish, Order, Quote, Receipt, Refuse, Request, Started
-from protocol.limits import JOB_MS_MAX, KEEPALIVE_MS, PROVIDER_WAIT_MS_MAX
-from protocol.pricing import cost, output_tokens_affordable
-
-
-# Events: what happened.
-@dataclass(frozen=True, slots=True)
-class OrderCame:
-    order: Order
-    id: MessageId
-
-
-@dataclass(frozen=True, slots=True)
-class ModelBegan:
-    prompt_tokens: int
-    ids_digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSaid:
-    ids: Sequence[int]
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelEnded:
-    reason: Finish
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFailed:
-    code: Code
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True)
-class CancelCame:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiptCame:
-    receipt: Receipt
-
-
-@dataclass(frozen=True, slots=True)
-class RefuseCame:
-    refuse: Refuse
-
-
-@dataclass(frozen=True, slots=True)
-class RequesterLost:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    pass
-
-
-Event = (
-    OrderCame
-    | ModelBegan
-    | ModelSaid
-    | ModelEnded
-    | ModelFailed
-    | CancelCame
-    | ReceiptCame
-    | RefuseCame
-    | RequesterLost
-    | TimePassed
+from protocol.job.kinds import EMBED
+from protocol.job.produced import Produced
+from protocol.job.provider_events import (
+    CancelCame,
+    Event,
+    ModelBegan,
+    ModelEmbedded,
+    ModelEnded,
+    ModelFailed,
+    ModelSaid,
+    OrderCame,
+    ReceiptCame,
+    RefuseCame,
+    RequesterLost,
+    TimePassed,
 )
+from protocol.job.seed import order_seed
+from protocol.job.terms import Chunk, Delta, Finish, Order, Quote, Receipt, Request, Started
+from protocol.job.vectors import vectors_grouped
+from protocol.limits import JOB_MS_MAX, KEEPALIVE_MS, PROVIDER_WAIT_MS_MAX
+from protocol.pricing import output_tokens_affordable
 
 
 # Actions: what the shell must now do.
@@ -151,21 +98,14 @@ class ProviderJob:
         self._request = request
         self._quote = quote
         self._quote_id = quote_id
-        self._terms = terms_digest(request_id, quote_id)
+        self._produced = Produced(request, request_id, quote, quote_id)
         self._state = State.QUOTED
         self._order_id = MessageId(b"")
         self._deadline = now + quote.valid_ms
         self._began_at = now
         self._first_at: int | None = None
         self._said_at = now
-        self._input_tokens = 0
-        self._output_tokens = 0
         self._output_tokens_max = 0
-        self._cost_signed = 0
-        self._running = RUNNING_START
-        self._open_ids: list[int] = []  # Of the chunk that is not closed yet.
-        self._open_text: list[str] = []
-        self._open_since: int | None = None
         self._receipt: Receipt | None = None
         self._finish: Finish = "none"
 
@@ -186,8 +126,8 @@ class ProviderJob:
                 return None
             case State.RUNNING:
                 chunk = self._said_at + KEEPALIVE_MS
-                if self._open_since is not None:
-                    chunk = self._open_since + self._quote.chunk_ms
+                if self._produced.open_since is not None:
+                    chunk = self._produced.open_since + self._quote.chunk_ms
                 return min(self._deadline, chunk)
             case State.QUOTED | State.ADMITTED | State.BILLED:
                 return self._deadline
@@ -199,14 +139,14 @@ class ProviderJob:
                 return self._order(order, order_id, now)
             case ModelBegan(prompt_tokens, ids_digest):
                 return self._begin(prompt_tokens, ids_digest, now)
-            case ModelSaid(ids, text):
-                return self._say(ids, text, now) if self._state is State.RUNNING else []
+            case ModelSaid():
+                return self._say(event, now) if self._state is State.RUNNING else []
+            case ModelEmbedded(vectors):
+                return self._give(vectors, now) if self._state is State.RUNNING else []
             case ModelEnded(reason):
-                return self._bill(reason, now) if self._state is State.RUNNING else []
+                return self._end_model(reason, now) if self._state is State.RUNNING else []
             case ModelFailed(code, sentence):
-                if self._state not in (State.ADMITTED, State.RUNNING):
-                    return []
-                return [RefuseIt(code, sentence), *self._end(code)]
+                return self._fail(code, sentence)
             case CancelCame():
                 return self._cancel(now)
             case ReceiptCame(receipt):
@@ -234,7 +174,8 @@ class ProviderJob:
         self._state, self._order_id = State.ADMITTED, order_id
         self._began_at = self._said_at = now
         self._deadline = now + self._request.time_ms_max
-        seed = order_seed(self._request.seed_source, order.r, self._quote.p, self._terms)
+        self._produced.begin(order_id, len(order.prompt.texts))
+        seed = order_seed(self._request.seed_source, order.r, self._quote.p, self._produced.terms)
         return [RunModel(order, seed)]
 
     def _begin(self, prompt_tokens: int, ids_digest: bytes, now: int) -> list[Action]:
@@ -244,87 +185,87 @@ class ProviderJob:
         affordable = output_tokens_affordable(
             self._request.cost_max, prompt_tokens, quote.price_in, quote.price_out
         )
-        if affordable < 1:
+        answer_least = min(1, self._request.output_tokens_max)  # An embed has no tokens of its own.
+        if affordable < answer_least:
             sentence = (
-                f"The prompt of {prompt_tokens} tokens and one token of answer cost more than the "
-                f"job's cap of {self._request.cost_max} microcredits."
+                f"The prompt of {prompt_tokens} tokens and the least of an answer cost more than "
+                f"the job's cap of {self._request.cost_max} microcredits."
             )
             refused = RefuseIt(Code.COST_EXCEEDED, sentence)
             return [StopModel(), refused, *self._end(Code.COST_EXCEEDED)]
         self._state, self._said_at = State.RUNNING, now
-        self._input_tokens = prompt_tokens
+        self._produced.input_tokens = prompt_tokens
         self._output_tokens_max = min(self._request.output_tokens_max, affordable)
         return [Say(Started(self._order_id, prompt_tokens, ids_digest))]
 
-    def _say(self, ids: Sequence[int], text: str, now: int) -> list[Action]:
-        if self._output_tokens + len(ids) > self._output_tokens_max:
+    def _say(self, said: ModelSaid, now: int) -> list[Action]:
+        produced = self._produced
+        if produced.output_tokens + len(said.ids) > self._output_tokens_max:
             # The model does not know the cap in money: stop it here, and charge only what fits.
             return [StopModel(), *self._bill("length", now)]
+        self._heard(now)
         size = self._quote.chunk_tokens
-        pieces = [ids[start : start + size] for start in range(0, len(ids), size)] or [ids]
         actions: list[Action] = []
-        for number, piece in enumerate(pieces):
-            words = text if number == len(pieces) - 1 else ""
-            if len(self._open_ids) + len(piece) > size:
-                actions.append(self._close("none"))
-            actions.append(self._open(piece, words, now))
-            if len(self._open_ids) == size:
-                actions.append(self._close("none"))
+        for start in range(0, len(said.ids) or 1, size):
+            end = start + size
+            piece = Delta(
+                order=self._order_id,
+                ids=tuple(said.ids[start:end]),
+                text=said.text if end >= len(said.ids) else "",
+                logprobs=tuple(tuple(place) for place in said.logprobs[start:end]),
+            )
+            if not produced.room(len(piece.ids)):
+                actions.append(Say(produced.close("none")))
+            produced.add(piece, said.leaves[start:end], now)
+            actions.append(Say(piece))
+            if not produced.room(1):
+                actions.append(Say(produced.close("none")))
         return actions
 
-    def _open(self, ids: Sequence[int], text: str, now: int) -> Action:
+    def _give(self, vectors: Sequence[bytes], now: int) -> list[Action]:
+        """Vectors go out as they come, signed: there is no preview of them."""
+        if len(vectors) > self._produced.vectors_left:
+            sentence = "The model gave more vectors than there are texts."
+            return [StopModel(), *self._fail(Code.WORKER_FAILED, sentence)]
+        self._heard(now)
+        return [Say(self._produced.give(group, "none")) for group in vectors_grouped(vectors)]
+
+    def _heard(self, now: int) -> None:
         if self._first_at is None:
             self._first_at = now
-        if self._open_since is None:
-            self._open_since = now
         self._said_at = now
-        self._output_tokens += len(ids)
-        self._open_ids += ids
-        self._open_text.append(text)
-        return Say(Delta(self._order_id, tuple(ids), text))
 
-    def _close(self, finish: Finish) -> Action:
-        ids, text = self._open_ids, "".join(self._open_text)
-        first_t = self._request.first_t + self._output_tokens - len(ids)
-        self._running = running_hash(self._running, first_t, ids, text)
-        self._open_ids, self._open_text, self._open_since = [], [], None
-        self._cost_signed = self._cost
-        return Say(
-            Chunk(
-                order=self._order_id,
-                terms=self._terms,
-                first_t=first_t,
-                ids=tuple(ids),
-                root=b"",
-                running=self._running,
-                cost=self._cost,
-                finish=finish,
-            )
-        )
+    def _end_model(self, reason: Finish, now: int) -> list[Action]:
+        left = self._produced.vectors_left
+        if reason == "stop" and left:
+            sentence = f"The model ended {left} vectors too soon."
+            return self._fail(Code.WORKER_FAILED, sentence)
+        return self._bill(reason, now)
 
-    @property
-    def _cost(self) -> int:
-        return cost(
-            self._input_tokens, self._output_tokens, self._quote.price_in, self._quote.price_out
-        )
+    def _fail(self, code: Code, sentence: str) -> list[Action]:
+        if self._state not in (State.ADMITTED, State.RUNNING):
+            return []
+        return [RefuseIt(code, sentence), *self._end(code)]
 
     def _bill(self, finish: Finish, now: int) -> list[Action]:
         self._state, self._finish = State.BILLED, finish
-        chunk = self._close(finish)
+        produced = self._produced
+        embeds = self._request.kind == EMBED
+        chunk = produced.give((), finish) if embeds else produced.close(finish)
         self._deadline = now + PROVIDER_WAIT_MS_MAX
         first_at = now if self._first_at is None else self._first_at
         self._receipt = Receipt(
             order=self._order_id,
-            input_tokens=self._input_tokens,
-            output_tokens=self._output_tokens,
-            cost=self._cost,
-            running=self._running,
+            input_tokens=produced.input_tokens,
+            output_tokens=produced.output_tokens,
+            cost=produced.cost,
+            running=produced.running,
             millijoules=0,
             energy_source="none",
             ms_first=min(first_at - self._began_at, JOB_MS_MAX),
             ms_total=min(now - self._began_at, JOB_MS_MAX),
         )
-        return [chunk, Say(self._receipt)]
+        return [Say(chunk), Say(self._receipt)]
 
     def _settle(self, receipt: Receipt) -> list[Action]:
         if self._state is not State.BILLED:
@@ -359,8 +300,8 @@ class ProviderJob:
                     return self._expire()
                 case _:
                     return self._end(Code.TIMEOUT)
-        if self._open_since is not None:
-            return [self._close("none")]
+        if self._produced.open_since is not None:
+            return [Say(self._produced.close("none"))]
         self._said_at = now
         return [Say(Delta(self._order_id, (), ""))]
 
@@ -374,14 +315,14 @@ class ProviderJob:
 
     def _end(self, code: Code | None, *, receipted: bool = False) -> list[Action]:
         self._state = State.OVER
-        receipt = self._receipt
+        receipt, produced = self._receipt, self._produced
         end = End(
             code=code,
-            input_tokens=self._input_tokens,
-            output_tokens=self._output_tokens,
-            cost=self._cost,
+            input_tokens=produced.input_tokens,
+            output_tokens=produced.output_tokens,
+            cost=produced.cost,
             receipted=receipted,
-            cost_signed=self._cost_signed,
+            cost_signed=produced.cost_signed,
             receipt=receipt,
         )
         if receipt is not None:

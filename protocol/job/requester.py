@@ -11,8 +11,9 @@ from typing import assert_never
 
 from protocol.errors import Code, RemoteError, code_known
 from protocol.ids import MessageId, ModelId, NodeId
-from protocol.job.answer import Answer
+from protocol.job.answer import Answer, answer_to
 from protocol.job.checks import NO_PAYMENT, check_quote, cost_worst
+from protocol.job.logprob import Logprob
 from protocol.job.requester_events import (
     Came,
     CancelAsked,
@@ -70,6 +71,14 @@ class Accepted:
 class Deliver:
     ids: Sequence[int]
     text: str
+    logprobs: Sequence[Sequence[Logprob]] = ()  # For each of `ids`, or none.
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverVectors:
+    """Of the next texts of an embed, in their order; checked and signed for."""
+
+    vectors: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +147,7 @@ Action = (
     | SendOrder
     | Accepted
     | Deliver
+    | DeliverVectors
     | SendCancel
     | Owe
     | Countersign
@@ -160,8 +170,12 @@ class State(Enum):
 class RequesterJob:
     """One job seen from the requester. Feed it events; carry out the actions it returns."""
 
-    def __init__(self, candidates: Sequence[Candidate], time_ms_max: int, now: int) -> None:
+    def __init__(
+        self, candidates: Sequence[Candidate], time_ms_max: int, now: int, texts: int = 0
+    ) -> None:
+        """`texts` is how many an embed asks for."""
         assert candidates
+        self._texts = texts
         self._waiting = list(candidates)
         self._state = State.IDLE
         self._job_deadline = now + time_ms_max
@@ -244,7 +258,7 @@ class RequesterJob:
             raise RemoteError(Code.CONTRADICTION, "The quote answers another request.")
         check_quote(quote, request, self._candidate.price_in, self._candidate.price_out)
         self._state, self._quote = State.ORDERING, quote
-        self._answer = Answer(request, request_id, quote, quote_id)
+        self._answer = answer_to(request, request_id, quote, quote_id, self._texts)
         self._wait(HANDSHAKE_MS_MAX + quote.queue_ms, now)
         return [SendOrder(self._attempt, quote_id, cost_worst(request, quote))]
 
@@ -271,7 +285,7 @@ class RequesterJob:
                 answer.add(message)
                 self._heard(now)
                 if message.ids or message.text:
-                    return [Deliver(message.ids, message.text)]
+                    return [Deliver(message.ids, message.text, message.logprobs)]
                 return []
             case State.RUNNING, Chunk():
                 answer.cover(message)
@@ -279,7 +293,7 @@ class RequesterJob:
                 if message.finish != "none":
                     self._state = State.ENDED
                     self._deadline = now + HANDSHAKE_MS_MAX
-                return []
+                return [DeliverVectors(message.vectors)] if message.vectors else []
             case State.ENDED, Receipt():
                 return self._settle(answer, message)
             case _:

@@ -4,7 +4,11 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from protocol.units import MILLION, MillionthsField
+from protocol.limits import BIAS_MAX, BIASED_TOKENS_MAX, LOGPROBS_MAX
+from protocol.units import MILLION, MillionthsField, TokenId
+
+BiasField = Annotated[int, Meta(ge=-BIAS_MAX * MILLION, le=BIAS_MAX * MILLION)]
+"""What is added to the logit of one token, in millionths."""
 
 
 class Sampling(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -23,3 +27,9 @@ class Sampling(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     repetition_penalty_millionths: Annotated[int, Meta(ge=1, le=10 * MILLION)] = MILLION
     frequency_penalty_millionths: MillionthsField = 0
     presence_penalty_millionths: MillionthsField = 0
+    bias: Annotated[tuple[tuple[TokenId, BiasField], ...], Meta(max_length=BIASED_TOKENS_MAX)] = ()
+    """Ids strictly rising, so that one meaning has one form; an id that the model does not have
+    changes nothing."""
+    logprobs: Annotated[int, Meta(ge=0, le=LOGPROBS_MAX)] = 0
+    """How many tokens to tell the probability of at each place: 0 none, 1 the one that was drawn,
+    more: also the likeliest, one fewer than this, among which it may be again."""

@@ -17,12 +17,15 @@ from protocol.ids import (
     NodeIdField,
     OptionalDigestField,
 )
+from protocol.job.logprob import Logprob
 from protocol.job.sampling import Sampling
 from protocol.limits import (
     CHUNK_MS_MAX,
     CHUNK_TOKENS_MAX,
+    CHUNK_VECTORS_MAX,
     DELTA_TEXT_BYTES_MAX,
     DELTA_TOKENS_MAX,
+    LOGPROBS_MAX,
     MESSAGES_MAX,
     MODE_BYTES_MAX,
     MODES_MAX,
@@ -33,6 +36,8 @@ from protocol.limits import (
     SENTENCE_BYTES_MAX,
     STOP_STRING_BYTES_MAX,
     STOP_STRINGS_MAX,
+    TEXTS_MAX,
+    VECTOR_BYTES_MAX,
 )
 from protocol.units import (
     CountField,
@@ -57,10 +62,15 @@ class Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Prompt(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What is asked: the turns of a chat, or a text to continue; the other is empty."""
+    """What is asked: the turns of a chat, a text to continue, or texts to turn into vectors; the
+    other two are empty."""
 
     messages: Annotated[tuple[Message, ...], Meta(max_length=MESSAGES_MAX)]
     text: Annotated[str, Meta(max_length=PROMPT_BYTES_MAX)]
+    texts: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=PROMPT_BYTES_MAX)], ...],
+        Meta(max_length=TEXTS_MAX),
+    ]
 
 
 class Request(Struct, frozen=True, array_like=True, tag="request", forbid_unknown_fields=True):
@@ -70,12 +80,12 @@ class Request(Struct, frozen=True, array_like=True, tag="request", forbid_unknow
     network: NetworkIdField
     provider: NodeIdField
     job: JobIdField
-    kind: Word  # "chat" or "completion"; open, so that a new kind is refused by name.
+    kind: Word  # Of protocol.job.kinds; open, so that a new kind is refused by name.
     model: ModelIdField
     modes: Annotated[tuple[Mode, ...], Meta(max_length=MODES_MAX)]  # None listed: any.
     sampling: Sampling
     stop_digest: DigestField
-    output_tokens_max: OutputTokensField
+    output_tokens_max: OutputTokensField  # 0 for an embed, which has none; else 1 at least.
     time_ms_max: DurationField
     cost_max: MicrocreditsField
     prompt_bytes: Annotated[int, Meta(ge=1, le=PROMPT_BYTES_MAX)]
@@ -131,15 +141,25 @@ class Delta(Struct, frozen=True, array_like=True, tag="delta", forbid_unknown_fi
     order: MessageIdField
     ids: Annotated[tuple[TokenId, ...], Meta(max_length=DELTA_TOKENS_MAX)]
     text: Annotated[str, Meta(max_length=DELTA_TEXT_BYTES_MAX)]
+    logprobs: Annotated[
+        tuple[Annotated[tuple[Logprob, ...], Meta(max_length=LOGPROBS_MAX)], ...],
+        Meta(max_length=DELTA_TOKENS_MAX),
+    ] = ()
+    """For each of `ids`, itself first, where the sampling asks; else none. No chunk covers it."""
 
 
 class Chunk(Struct, frozen=True, array_like=True, tag="chunk", forbid_unknown_fields=True):
-    """What one signature covers: the tokens since the chunk before, and the cost so far."""
+    """What one signature covers: the tokens or vectors since the chunk before, and the cost so
+    far."""
 
     order: MessageIdField
     terms: DigestField
     first_t: TokensField
     ids: Annotated[tuple[TokenId, ...], Meta(max_length=CHUNK_TOKENS_MAX)]
+    vectors: Annotated[
+        tuple[Annotated[bytes, Meta(max_length=VECTOR_BYTES_MAX)], ...],
+        Meta(max_length=CHUNK_VECTORS_MAX),
+    ]
     root: OptionalDigestField
     running: DigestField
     cost: MicrocreditsField

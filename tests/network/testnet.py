@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import httpx
 import psutil
@@ -32,6 +32,7 @@ SAID_SECONDS_MAX = 120
 GRACE_SECONDS = 60
 
 T = TypeVar("T")
+Engine = Literal["auto", "native", "torch"]
 
 
 def tiny_weights(path: Path) -> Path:
@@ -272,6 +273,9 @@ class Testnet:
         except KeyError:
             raise AttributeError(name) from None
 
+    engine: Engine = "torch"
+    """Slow enough, with the tiny model, that an answer can be met in its middle."""
+
     def prepare(self, count: int | None = None) -> None:
         """Homes as `testnet up` makes them, then settings that a test wants: the model, and all
         that is ever logged in the log."""
@@ -283,7 +287,7 @@ class Testnet:
                 node=replace(config.node, grace_seconds=GRACE_SECONDS),
                 share=replace(config.share, models=(self.model,)),
                 # The other tests of a run are no owner to whom the worker would have to yield.
-                worker=WorkerSettings(idle_priority=False, threads=1),
+                worker=WorkerSettings(idle_priority=False, threads=1, engine=self.engine),
                 log=LogSettings(level="debug"),
             )
             write(home.paths.config_file, config)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node import config
-from node.config import Config, NetworkPlan, Price
+from node import config, settings
+from node.config import BackendSettings, Config, ExternalModel, NetworkPlan, Price
 from protocol.errors import Code, LocalError
 from protocol.limits import PRICE_MAX
 
@@ -36,6 +36,7 @@ def test_the_example_shows_every_key_with_its_default() -> None:
     shown = tomllib.loads(re.sub(r"(?m)^# (?=[a-z_]+ = )", "", text))
     everything = msgspec.to_builtins(Config())
     everything["share"].pop("prices")
+    everything["share"].pop("backends")
     plain = msgspec.json.decode(msgspec.json.encode(everything))
     assert shown == plain
 
@@ -44,6 +45,44 @@ def test_the_example_of_a_price_for_one_model_is_right() -> None:
     text = re.sub(r"(?m)^# (?=[a-z_]+ = |\[)", "", EXAMPLE)
     prices = config.parse(text, Config, "node.toml").share.prices
     assert prices == {"smollm2-135m-instruct": Price(price_in=500_000, price_out=2_000_000)}
+
+
+def test_the_example_of_a_backend_is_right() -> None:
+    text = re.sub(r"(?m)^# (?=[a-z_]+ = |\[)", "", EXAMPLE)
+    (backend,) = config.parse(text, Config, "node.toml").share.backends
+    model = ExternalModel(name="llama3.2", serve_as="llama3.2-3b-instruct", context_tokens=8192)
+    assert backend == BackendSettings(
+        kind="openai", url="http://127.0.0.1:11434/v1", models=(model,)
+    )
+
+
+BACKEND = """
+[[share.backends]]
+kind = "openai"
+url = "http://[::1]:8000/v1"
+models = [{ name = "a/b:c", serve_as = "abc", context_tokens = 4096 }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[::1]", "192.0.2.7", "'http://192.0.2.7:8000/v1' is no address of this machine"),
+        ("[::1]", "example.com", "no address of this machine"),
+        ("[::1]", "127.0.0.1.example.com", "no address of this machine"),
+        ("[::1]", "me:secret@127.0.0.1", "no address of this machine"),
+        ("[::1]:8000", "127.0.0.1:99999", "no address of this machine"),
+        ("http:", "https:", "no address of this machine"),
+        ('"openai"', '"grpc"', 'Allowed: "openai"'),
+        ('"abc"', '"a/b"', "share.backends.0.models.0.serve_as is 'a/b'"),
+        ("4096", "0", "share.backends.0.models.0.context_tokens is 0"),
+        ("models = [", "model = [", "Did you mean models?"),
+    ],
+)
+def test_a_wrong_backend_is_named(old: str, new: str, words: str) -> None:
+    share = config.parse(BACKEND, Config, "my.toml").share
+    assert share.names == ("smollm2-135m-instruct", "abc")
+    assert words in refused(BACKEND.replace(old, new, 1))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +126,7 @@ keys = st.sampled_from(["name", "listen", "models", "prices", "slots", "price_in
 @given(st.dictionaries(sections | st.text(), st.dictionaries(keys, values) | values, max_size=4))
 def test_any_table_is_taken_or_refused_by_name(plain: dict[str, object]) -> None:
     try:
-        taken = config.checked(plain, Config, "my.toml")
+        taken = settings.checked(plain, Config, "my.toml")
     except LocalError as refusal:
         told: LocalError | None = refusal
     else:

@@ -1,5 +1,6 @@
 """One whole job between two fixed nodes, and every other message: what the vectors are made of."""
 
+import struct
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -19,6 +20,8 @@ from protocol.job.commitment import (
     stop_digest,
     terms_digest,
 )
+from protocol.job.kinds import kind_of
+from protocol.job.logprob import Logprob
 from protocol.job.sampling import Sampling
 from protocol.job.seed import seed_commitment
 from protocol.job.terms import (
@@ -56,12 +59,15 @@ JOB = JobId(bytes.fromhex("00112233445566778899aabbccddeeff"))
 SALT = bytes([0x5A]) * 32
 SHARE = bytes([0xA5]) * 32
 SHARE_PROVIDER = bytes([0x3C]) * 32
-PROMPT = Prompt((Message("user", "Why is the sky blue?"),), "")
+PROMPT = Prompt((Message("user", "Why is the sky blue?"),), "", ())
 STOP = ("\n\n", "END")
 PROMPT_IDS = (1, 7306, 314, 260, 6376, 4461, 47)
 ANSWER_IDS = (504, 6376, 314, 4461)
+EMBEDDED = (struct.pack("<2f", 0.6, 0.8), struct.pack("<2f", -1.0, 0.0))
 ANSWER_TEXT = "The sky is blue"
-SAMPLING = Sampling(700_000, 950_000, 0, 40, 1_100_000, 0, -250_000)
+SAMPLING = Sampling(
+    700_000, 950_000, 0, 40, 1_100_000, 0, -250_000, ((198, -100_000_000), (6376, 1_500_000)), 2
+)
 
 
 def message_id(value: Struct) -> MessageId:
@@ -90,18 +96,19 @@ def agreement(
     prices: tuple[int, int] = (2_000_000, 6_000_000),
     chunk_tokens: int = 16,
     prompt: Prompt = PROMPT,
+    stop: tuple[str, ...] = STOP,
 ) -> Agreement:
-    """The sample job with other limits or prices."""
+    """The sample job with other limits, prices or words."""
     request = Request(
         version=1,
         network=NETWORK,
         provider=PROVIDER.node,
         job=JOB,
-        kind="chat",
+        kind=kind_of(prompt),
         model=MODEL,
         modes=("cpu-f32/gguf",),
         sampling=SAMPLING,
-        stop_digest=stop_digest(SALT, STOP),
+        stop_digest=stop_digest(SALT, stop),
         output_tokens_max=output_tokens_max,
         time_ms_max=time_ms_max,
         cost_max=cost_max,
@@ -127,7 +134,7 @@ def agreement(
         payment=payment_for(*prices),
     )
     quote_id = message_id(quote)
-    order = Order(quote_id, SHARE, SALT, prompt, STOP, (), b"")
+    order = Order(quote_id, SHARE, SALT, prompt, stop, (), b"")
     terms = terms_digest(request_id, quote_id)
     return Agreement(request, quote, order, request_id, quote_id, message_id(order), terms)
 
@@ -136,8 +143,12 @@ DEAL = agreement()
 RUNNING = running_hash(RUNNING_START, 0, ANSWER_IDS, ANSWER_TEXT)
 COST = cost(len(PROMPT_IDS), len(ANSWER_IDS), DEAL.quote.price_in, DEAL.quote.price_out)
 STARTED = Started(DEAL.order_id, len(PROMPT_IDS), prompt_ids_digest(PROMPT_IDS))
-DELTA = Delta(DEAL.order_id, ANSWER_IDS[:2], "The sky")
-CHUNK = Chunk(DEAL.order_id, DEAL.terms, 0, ANSWER_IDS, b"", RUNNING, COST, "stop")
+LOGPROBS = (
+    (Logprob(504, b"The", -105_361), Logprob(504, b"The", -105_361)),
+    (Logprob(6376, b" sky", -1_203_973), Logprob(32, b" \xe2\x98", -693_147)),
+)
+DELTA = Delta(DEAL.order_id, ANSWER_IDS[:2], "The sky", LOGPROBS)
+CHUNK = Chunk(DEAL.order_id, DEAL.terms, 0, ANSWER_IDS, (), b"", RUNNING, COST, "stop")
 RECEIPT = Receipt(
     DEAL.order_id, len(PROMPT_IDS), len(ANSWER_IDS), COST, RUNNING, 0, "none", 180, 420
 )
@@ -146,6 +157,7 @@ CANCEL = Cancel(DEAL.order_id)
 OFFER = ModelOffer(
     model=MODEL,
     name="smollm2-135m-instruct",
+    kind="generate",
     mode="cpu-f32/gguf",
     context_tokens=8192,
     price_in=2_000_000,

@@ -12,12 +12,14 @@ from tests.protocol.samples import ADVERT, JOB, MODEL, OFFER
 
 OTHER_MODEL = ModelId(bytes(32))
 MODES = ["cpu-f32/gguf", "cuda-bf16/gguf"]
+KINDS = ["generate", "generate", "embed"]
 NODES = [NodeId(bytes([number]) * 32) for number in range(1, 8)]
 
 offers = st.builds(
-    lambda model, mode, context, price_in, price_out, rate, slots, free: replace(
+    lambda model, kind, mode, context, price_in, price_out, rate, slots, free: replace(
         OFFER,
         model=model,
+        kind=kind,
         mode=mode,
         context_tokens=context,
         price_in=price_in,
@@ -27,6 +29,7 @@ offers = st.builds(
         slots_free=free,
     ),
     st.sampled_from([MODEL, OTHER_MODEL]),
+    st.sampled_from(KINDS),
     st.sampled_from(MODES),
     st.sampled_from([0, 16, 8192]),
     st.integers(0, 4_000_000),
@@ -47,9 +50,10 @@ wishes = st.builds(
     st.lists(st.sampled_from([MODEL, OTHER_MODEL]), max_size=2),
     st.lists(st.sampled_from(MODES), max_size=2),
     st.integers(0, 40),
-    st.integers(1, 200),
+    st.integers(0, 200),
     st.integers(0, 2000),
     st.none() | st.sampled_from(NODES),
+    st.sampled_from(KINDS),
 )
 running = st.dictionaries(st.sampled_from(NODES), st.integers(0, 3))
 
@@ -85,11 +89,13 @@ def test_only_and_all_that_fit_are_left(asked, directory, orders):
         for offer in each.models
         if each.sharing == "on"
         and asked.provider in (None, node)
+        and offer.kind == asked.kind
         and offer.model in (asked.models or [offer.model])
         and offer.mode in (asked.modes or [offer.mode])
-        and asked.prompt_tokens < offer.context_tokens
+        and (asked.kind == "embed" or asked.prompt_tokens < offer.context_tokens)
         and offer.slots > 0
-        and cost(asked.prompt_tokens, 1, offer.price_in, offer.price_out) <= asked.cost_max
+        and cost(asked.prompt_tokens, min(1, asked.output_tokens), offer.price_in, offer.price_out)
+        <= asked.cost_max
     }
     assert {(each.node, each.offer) for each in rank(asked, directory, orders)} == found
 

@@ -31,6 +31,7 @@ from protocol.messages import (
     job_body,
     job_frame,
 )
+from protocol.units import TOKEN_ID_MAX
 from tests.protocol.samples import (
     ADVERT,
     ADVERTS_PAGE,
@@ -86,15 +87,18 @@ def test_each_side_takes_only_what_the_other_may_say():
 
 
 def test_a_body_beyond_the_size_of_its_type_is_refused():
-    wide = "\U0001f30d" * 64
-    request = replace(DEAL.request, modes=(wide,) * 8)
+    biases = tuple((TOKEN_ID_MAX - 300 + number, -100_000_000) for number in range(300))
+    honest = replace(DEAL.request, sampling=replace(DEAL.request.sampling, bias=biases))
+    honest = replace(honest, modes=("m" * 64,) * 8)
+    assert job_body(seal(REQUESTER, NETWORK, honest), NETWORK, FromRequester).value == honest
+    request = replace(honest, modes=("\U0001f30d" * 64,) * 8)
     with pytest.raises(RemoteError) as caught:
         job_body(seal(REQUESTER, NETWORK, request), NETWORK, FromRequester)
     assert caught.value.code is Code.TOO_LARGE
 
 
 def test_the_largest_honest_order_fits_its_size_and_its_frame():
-    prompt = Prompt((), "x" * (PROMPT_BYTES_MAX - 8))
+    prompt = Prompt((), "x" * (PROMPT_BYTES_MAX - 8), ())
     assert len(codec.encode(prompt)) <= PROMPT_BYTES_MAX
     order = replace(
         DEAL.order,

@@ -12,6 +12,7 @@ import protocol.limits
 from protocol import codec, messages
 from protocol.capacity import Device, ModelOffer
 from protocol.errors import Code
+from protocol.job.logprob import Logprob
 from protocol.job.sampling import Sampling
 from protocol.job.terms import Message, Prompt
 from protocol.ledger.genesis import Allocation
@@ -22,6 +23,7 @@ TEXT = SPECIFICATION.read_text(encoding="utf-8")
 SOURCES = Path(protocol.limits.__file__).parent
 INNER: list[type[Struct]] = [
     Sampling,
+    Logprob,
     Prompt,
     Message,
     Device,

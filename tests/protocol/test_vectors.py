@@ -16,7 +16,13 @@ from protocol import codec
 from protocol.capacity import capacity_topic
 from protocol.envelope import Signed, seal, unseal
 from protocol.ids import node_parsed, node_text
-from protocol.job.commitment import prompt_commitment, running_hash, stop_digest
+from protocol.job import rows
+from protocol.job.commitment import (
+    prompt_commitment,
+    running_hash,
+    running_hash_vectors,
+    stop_digest,
+)
 from protocol.job.seed import order_seed
 from protocol.ledger.genesis import network_file_parsed, network_id
 from protocol.limits import FRAME_BYTES_MAX
@@ -125,6 +131,37 @@ def test_the_running_hash_is_what_the_specification_says():
             running_hash(previous, vector["first_t"], ids, vector["text"]).hex()
         )
         before = vector
+
+
+def test_the_running_hash_of_vectors_is_what_the_specification_says():
+    vector = load("commitments")["running_vectors"]
+    previous = bytes.fromhex(vector["previous"])
+    vectors = [bytes.fromhex(one) for one in vector["vectors"]]
+    head = vector["first_t"].to_bytes(8, "little") + len(vectors).to_bytes(4, "little")
+    assert vector["running"] == hash_of(previous, head, *vectors)
+    found = running_hash_vectors(previous, vector["first_t"], vectors)
+    assert vector["running"] == found.hex()
+
+
+def test_the_roots_over_hidden_rows():
+    vector = load("commitments")["rows"]
+    leaves = [
+        hash_of(bytes.fromhex(row), person=b"ayni-row-1", salt=t.to_bytes(8, "little"))
+        for t, row in enumerate(vector["rows"], vector["first_t"])
+    ]
+    assert vector["leaves"] == leaves
+
+    def node(left, right):
+        return hash_of(bytes.fromhex(left), bytes.fromhex(right), person=b"ayni-node-1")
+
+    one, two, three, four, five = leaves
+    pair, other = node(one, two), node(three, four)
+    roots = ["", one, pair, node(pair, three), node(pair, other), node(node(pair, other), five)]
+    assert vector["roots"] == roots
+    found = [rows.root([bytes.fromhex(each) for each in leaves[:n]]).hex() for n in range(6)]
+    assert found == roots
+    assert vector["paths_of_five"][0] == [two, other, five]
+    assert vector["paths_of_five"][4] == [node(pair, other)]
 
 
 def test_the_commitments_of_prompt_and_stop_strings():

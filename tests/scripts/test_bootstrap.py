@@ -76,6 +76,23 @@ def test_what_an_interrupted_pip_leaves_is_removed_and_whole_packages_stay(tmp_p
     assert not (tmp_path / "tmp-abc").exists()
 
 
+def test_another_compiler_installs_ayni_anew_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    levels = ("torch", "runtime", "development", "ayni")
+    monkeypatch.delenv("CC", raising=False)
+    before = {level: bootstrap.fingerprint(level) for level in levels}
+    monkeypatch.setenv("CC", "another")
+    changed = [level for level in levels if bootstrap.fingerprint(level) != before[level]]
+    assert changed == ["ayni"]
+
+
+def test_the_kernels_are_among_what_ayni_is_installed_from() -> None:
+    found = {path.name for pattern in bootstrap.LEVELS["ayni"] for path in ROOT.glob(pattern)}
+    assert {"pyproject.toml", "setup.py", "build.py", "dispatch.c", "ayni_kernels.h"} <= found
+    assert not any(name.startswith("libayni") for name in found)
+
+
 def test_an_old_python_can_read_it_as_far_as_the_sentence() -> None:
     text = (SCRIPTS / "bootstrap.py").read_text()
     ast.parse(text, feature_version=(3, 7))

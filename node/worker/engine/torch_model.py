@@ -1,105 +1,145 @@
-"""A model that torch runs: reads the file, steps for the scheduler, and times itself."""
+"""A model that torch runs: the readable reference, and the way on GPUs and without a compiler."""
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import ctypes
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import torch
+from torch import Tensor
 
-from node.worker.engine.architectures.llama import Llama, shape_of
+from node.worker.engine.architectures.batch import batch_of
+from node.worker.engine.architectures.decoder import Decoder, has_local_turns
+from node.worker.engine.architectures.fixed_decode import FixedDecode, captured
 from node.worker.engine.device import Device
-from node.worker.engine.model import Draw, Drawn, Piece
+from node.worker.engine.measuring import measured
+from node.worker.engine.model import BLOCK_TOKENS, Drawn, Piece, Rates, Token
+from node.worker.engine.room import Need
 from node.worker.engine.sampler import drawn
-from node.worker.gguf import GgufFile
+from node.worker.shape import Shape
 from node.worker.weights import Weights
 from protocol.errors import Code, LocalError
-from protocol.job.sampling import Sampling
-
-MEASURED_PROMPT_TOKENS: Final = 128
-MEASURED_ANSWER_TOKENS: Final = 16
-MEASURE_SECONDS_MAX: Final = 2.0  # For each of the two rates; a slow machine measures fewer.
-_PIECE_TOKENS: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Milli-tokens a second."""
-
-    prefill: int
-    decode: int
+def need_of(shape: Shape, device: Device) -> Need:
+    """What a model takes on this device."""
+    s, size = shape, device.numbers.itemsize
+    queries, keys = s.heads * s.head_width, s.key_heads * s.head_width
+    layer = s.width * (2 * queries + 2 * keys + 3 * s.inner_width)
+    vocabulary = s.vocabulary * s.width
+    weights = s.layers * layer + vocabulary * (1 if s.tied else 2)
+    # A tensor is in memory twice while it is read, and a step has logits of all who draw.
+    largest = max(vocabulary, 2 * s.width * s.inner_width)
+    rotations = 4 * s.head_width * (2 if has_local_turns(s) else 1)
+    return Need(size * (weights + largest), 2 * size * s.layers * keys * BLOCK_TOKENS, rotations)
 
 
 class TorchModel:
-    """Implements node.worker.engine.model.Model."""
+    """Implements node.worker.engine.model.LoadedModel."""
 
-    def __init__(self, gguf: GgufFile, device: Device, slots: int, context_tokens_max: int) -> None:
-        """Raises LocalError BAD_MODEL for a file that this engine cannot run, UNAVAILABLE when
-        memory does not suffice."""
-        shape = shape_of(gguf)
-        made_for = shape.context_tokens
-        self.context_tokens = min(context_tokens_max or made_for, made_for)
-        self.mode = f"{device.compute}/gguf"
+    is_exact: Final = False
+
+    def __init__(self, weights: Weights, device: Device, blocks: int, context_tokens: int) -> None:
+        """`weights` are open. What fits is asked before (need_of, node.worker.engine.room).
+
+        Raises LocalError BAD_MODEL for weights that do not fit their own shape, UNAVAILABLE when
+        memory does not suffice after all.
+        """
+        shape = weights.shape
+        assert blocks >= 1
+        assert 1 <= context_tokens <= shape.context_tokens
+        self.blocks = blocks
         self.vocabulary = shape.vocabulary
+        self.width = shape.width
+        self.context_tokens = context_tokens
+        self.mode = f"{device.compute}/{weights.container}"
+        self.engine = f"torch ({device.compute.partition('-')[2]})"
+        self._device = device.torch_device
+        self._window = shape.window
         try:
-            with torch.inference_mode(), Weights(gguf) as weights:
-                self._llama = Llama(weights, shape, device, slots, self.context_tokens)
+            with torch.inference_mode():
+                # The last block is nobody's: rows that fill a graph up write there.
+                self._decoder = Decoder(weights, device, blocks + 1, context_tokens)
+                self._fixed = self._graphs(device)
         except (MemoryError, torch.OutOfMemoryError):
-            raise _no_memory(gguf.path) from None
+            raise _no_memory(weights) from None
         except RuntimeError as error:
             # Torch's allocator for the CPU has no class of error of its own.
             if "allocate memory" in str(error):
-                raise _no_memory(gguf.path) from None
+                raise _no_memory(weights) from None
             raise
 
-    def step(self, pieces: Sequence[Piece]) -> Sequence[Drawn]:
+    def _graphs(self, device: Device) -> FixedDecode | None:
+        """Ready for the shortest sequences, so that the first answers do not wait for it; None
+        where torch has no graphs, or cannot capture this model."""
+        if device.torch_device.type != "cuda":
+            return None
+        fixed = FixedDecode(self._decoder, device.torch_device, self.blocks, captured)
+        try:
+            fixed.prepare()
+        except RuntimeError:
+            torch.cuda.synchronize(device.torch_device)
+            return None
+        self.engine = self.engine.replace(")", ", graphs)")
+        return fixed
+
+    def step(self, pieces: Sequence[Piece]) -> Sequence[Sequence[Drawn]]:
         with torch.inference_mode():
-            hidden = self._llama.hidden(pieces)
-            draws = [piece.draw for piece in pieces if piece.draw is not None]
-            rows = iter(self._llama.logits(hidden)) if draws else iter(())
-            results: list[Drawn] = []
-            for piece in pieces:
-                if piece.draw is None:
-                    results.append(None)
-                    continue
-                try:
-                    results.append(drawn(next(rows), piece.draw))
-                except LocalError as error:
-                    results.append(error)
-            return results
+            hidden, logits = self._repeated(pieces) or self._computed(pieces)
+            rows = iter(zip(logits.cpu(), _row_bytes(hidden), strict=True))
+            return [_drawn(piece, rows) for piece in pieces]
+
+    def _repeated(self, pieces: Sequence[Piece]) -> tuple[Tensor, Tensor] | None:
+        """Hidden rows and logits from a graph; None where there is none for such a step."""
+        if self._fixed is None or not self._fixed.takes(pieces):
+            return None
+        try:
+            return self._fixed.step(pieces)
+        except RuntimeError:
+            # A graph of another size found no memory: without them it goes on as well.
+            self._fixed = None
+            self.engine = self.engine.replace(", graphs", "")
+            return None
+
+    def _computed(self, pieces: Sequence[Piece]) -> tuple[Tensor, Tensor]:
+        together = self._device.type != "cpu"
+        batch = batch_of(pieces, self._window, self._device, together=together)
+        hidden = self._decoder.hidden(batch)
+        if not hidden.shape[0]:
+            return hidden, hidden
+        return hidden, self._decoder.logits(hidden)
 
     def measure(self) -> Rates:
-        """Time a prompt and an answer in slot 0, which must be free. The first piece is not
-        counted: it pays for what torch prepares once."""
-        room = self.context_tokens - MEASURED_ANSWER_TOKENS
-        prompt = [n % self.vocabulary for n in range(max(1, min(MEASURED_PROMPT_TOKENS, room)))]
-        self.step([Piece(0, 0, prompt[:_PIECE_TOKENS], _greedy())])
-        began, at = time.perf_counter(), 0
-        while at < len(prompt) and time.perf_counter() - began < MEASURE_SECONDS_MAX:
-            piece = prompt[at : at + _PIECE_TOKENS]
-            self.step([Piece(0, at, piece, _greedy())])
-            at += len(piece)
-        prefill = _rate(at, time.perf_counter() - began)
-        began, count = time.perf_counter(), 0
-        most = min(MEASURED_ANSWER_TOKENS, self.context_tokens - at)
-        while count < most and time.perf_counter() - began < MEASURE_SECONDS_MAX:
-            self.step([Piece(0, at + count, [count % self.vocabulary], _greedy())])
-            count += 1
-        return Rates(prefill, _rate(count, time.perf_counter() - began) if count else prefill)
+        return measured(self)
 
 
-def _greedy() -> Draw:
-    return Draw(Sampling(), bytes(32), 0, (), ())
+def _drawn(piece: Piece, rows: Iterator[tuple[Tensor, bytes]]) -> list[Drawn]:
+    """What follows the places of a piece, each from the next row; after an error only that."""
+    results: list[Drawn] = []
+    failed: LocalError | None = None
+    for draw in piece.draws:
+        logits, row = next(rows)
+        if failed is None:
+            try:
+                token, alternatives = drawn(logits, draw)
+                results.append(Token(token, row, alternatives))
+                continue
+            except LocalError as error:
+                failed = error
+        results.append(failed)
+    return results
 
 
-def _rate(tokens: int, seconds: float) -> int:
-    return round(tokens * 1000 / max(seconds, 1e-6))
+def _row_bytes(hidden: Tensor) -> Iterator[bytes]:
+    """Each row as bfloat16, little endian as every machine that torch runs on."""
+    rows = hidden.to("cpu", torch.bfloat16).contiguous()
+    size = rows.shape[1] * rows.itemsize
+    raw = ctypes.string_at(rows.data_ptr(), rows.shape[0] * size)
+    return (raw[start : start + size] for start in range(0, len(raw), size))
 
 
-def _no_memory(path: Path) -> LocalError:
+def _no_memory(weights: Weights) -> LocalError:
     return LocalError(
         Code.UNAVAILABLE,
-        f"There is not enough memory for {path.name}: share a smaller model, fewer slots or a "
-        "shorter context.",
+        f"There is not enough memory for {weights.path.name}: share a smaller model, fewer slots "
+        "or a shorter context.",
     )

@@ -11,6 +11,7 @@ from node.api.backend import Notice, Text
 from node.api.scripted import Wait
 from protocol.errors import Code, LocalError, RemoteError
 from protocol.ids import NodeId, node_text
+from protocol.job.logprob import Logprob
 
 LOST = RemoteError(Code.LOST, "maize was lost in mid-answer.")
 
@@ -210,6 +211,66 @@ async def test_openais_own_client(scene):
     assert (job.seed, job.stop, job.output_tokens_max) == (5, ("\n\n",), 9)
     assert job.sampling.temperature_millionths == 700_000
     assert scene.backend.asked[1].sampling.temperature_millionths == 1_000_000
+
+
+def likely(text: str, micrologprob: int) -> Logprob:
+    return Logprob(5, text.encode(), micrologprob)
+
+
+LIKELY = (
+    Text("The sky", 1, ((likely("The sky", -105_361), likely("The sky", -105_361)),)),
+    # Half a character has no text of its own yet; its bytes say what it is.
+    Text("", 1, ((Logprob(9, b" \xe2\x98", -2_302_585), likely(" is", -356_675)),)),
+)
+
+
+async def test_probabilities_have_openais_shape_whole_and_streamed(scene):
+    scene.steps[1:3] = LIKELY
+    asked = {"logprobs": True, "top_logprobs": 1}
+    whole = (await scene.chat(**asked)).json()["choices"][0]["logprobs"]
+    assert scene.backend.asked[-1].sampling.logprobs == 2
+    sky = {"token": "The sky", "logprob": -0.105361, "bytes": list(b"The sky")}
+    half = {"token": " \ufffd", "logprob": -2.302585, "bytes": [32, 0xE2, 0x98]}
+    instead = {"token": " is", "logprob": -0.356675, "bytes": list(b" is")}
+    assert whole == {
+        "content": [sky | {"top_logprobs": [sky]}, half | {"top_logprobs": [instead]}],
+        "refusal": None,
+    }
+    chunks = events(await scene.chat(stream=True, **asked))
+    told = [choice["logprobs"] for chunk in chunks for choice in chunk.get("choices", ())]
+    assert [one for part in told if part for one in part["content"]] == whole["content"]
+
+
+async def test_openais_own_client_asks_for_all_that_it_can(scene):
+    scene.steps[1:3] = LIKELY
+
+    def ask(**fields):
+        client = openai.OpenAI(
+            base_url=f"{scene.url}/v1", api_key="the-key-of-a-test-that-is-long-enough"
+        )
+        with client:
+            answer = client.chat.completions.create(
+                model="tiny", messages=[{"role": "user", "content": "Why?"}], **fields
+            )
+            return list(answer) if "stream" in fields else answer
+
+    wishes = {
+        "logprobs": True,
+        "top_logprobs": 1,
+        "logit_bias": {"7": -100, "5": 2},
+        "extra_body": {"top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1},
+    }
+    whole = await trio.to_thread.run_sync(lambda: ask(**wishes))
+    content = whole.choices[0].logprobs.content
+    assert [one.token for one in content] == ["The sky", " \ufffd"]
+    assert bytes(content[1].bytes) == b" \xe2\x98"
+    assert content[1].top_logprobs[0].logprob == -0.356675
+    sampling = scene.backend.asked[-1].sampling
+    assert sampling.bias == ((5, 2_000_000), (7, -100_000_000))
+    assert (sampling.top_k, sampling.min_p_millionths, sampling.logprobs) == (40, 50_000, 2)
+    chunks = await trio.to_thread.run_sync(lambda: ask(stream=True, **wishes))
+    told = [chunk.choices[0].logprobs for chunk in chunks if chunk.choices]
+    assert [one.token for part in told if part for one in part.content] == ["The sky", " \ufffd"]
 
 
 async def test_openais_own_client_raises_our_errors(scene):

@@ -44,11 +44,34 @@ def test_every_number_becomes_the_integer_that_the_wire_has():
         max_tokens=5,
         max_completion_tokens=5,
         stop="\n",
-        ayni={"cost_max_microcredits": 12},
+        ayni={"cost_max_microcredits": 12, "checkable_only": True},
     ).job
     assert job.sampling == Sampling(700_000, 900_000, 50_000, 40, 1_100_000, -500_000, 2_000_000)
     assert (job.seed, job.output_tokens_max, job.stop) == (2**64 - 1, 5, ("\n",))
     assert job.cost_max_microcredits == 12
+    assert job.checkable_only
+
+
+def test_biases_become_pairs_in_rising_order_without_those_of_nothing():
+    bias = {"70": -100, "5": 0.5, "6": 0, "0": 1}
+    assert parsed(logit_bias=bias).job.sampling.bias == (
+        (0, 1_000_000),
+        (5, 500_000),
+        (70, -100_000_000),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, 0),
+        ({"logprobs": False, "top_logprobs": 0}, 0),
+        ({"logprobs": True}, 1),
+        ({"logprobs": True, "top_logprobs": 20}, 21),
+    ],
+)
+def test_the_network_counts_the_token_itself_among_those_told(fields, told):
+    assert parsed(**fields).job.sampling.logprobs == told
 
 
 def test_a_top_p_of_nothing_keeps_the_likeliest_token():
@@ -90,8 +113,17 @@ def test_what_asks_for_nothing_is_taken(fields):
         ({"n": True}, "n"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"logprobs": True}, "logprobs"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logit_bias": {"sky": 1}}, "logit_bias"),
+        ({"logit_bias": {"05": 1}}, "logit_bias"),
+        ({"logit_bias": {"-5": 1}}, "logit_bias"),
+        ({"logit_bias": {str(2**31): 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5"),
+        ({"logit_bias": {"5": True}}, "logit_bias.5"),
+        ({"logit_bias": [5]}, "logit_bias"),
+        ({"logit_bias": {str(token): 1 for token in range(301)}}, "logit_bias"),
         ({"temprature": 1}, "temprature"),
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": True}, "temperature"),

@@ -27,7 +27,11 @@ async def test_the_answer_goes_to_stdout_and_the_figures_to_stderr(command, back
 
 
 async def test_every_option_arrives(command, backend):
-    arguments = "--model tiny --max-tokens 9 --temperature 0 --seed 5 --max-cost 0.5"
+    arguments = (
+        "--model tiny --max-tokens 9 --temperature 0 --seed 5 --max-cost 0.5 --top-p 0.5 --top-k 40"
+        " --min-p 0.05 --repetition-penalty 1.1 --frequency-penalty -0.5 --presence-penalty 2"
+        " --stop END --stop ."
+    )
     async with command.served(backend):
         done = await command.called(
             "ask",
@@ -44,7 +48,8 @@ async def test_every_option_arrives(command, backend):
     assert (job.model, job.output_tokens_max, job.seed) == ("tiny", 9, 5)
     assert job.cost_max_microcredits == 500_000
     assert job.provider == b"m" * 32
-    assert job.sampling.temperature_millionths == 0
+    assert job.stop == ("END", ".")
+    assert job.sampling == Sampling(0, 500_000, 50_000, 40, 1_100_000, -500_000, 2_000_000)
 
 
 async def test_json_is_one_document_with_the_whole_text(command, backend):

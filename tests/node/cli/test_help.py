@@ -50,8 +50,8 @@ def test_an_example_is_a_command_that_exists(words):
 
 
 def test_the_verbs_are_those_of_the_design():
-    wanted = "init up down status pause resume ask peers jobs models wallet ledger network testnet"
-    assert sorted(_VERBS) == sorted([*wanted.split(), "doctor", "version"])
+    wanted = "init up down status pause resume ask embed peers jobs models wallet ledger network"
+    assert sorted(_VERBS) == sorted([*wanted.split(), "testnet", "doctor", "version"])
 
 
 @pytest.mark.parametrize("arguments", [["nothing"], ["peers", "--wrong"], ["jobs", "--limit", "0"]])

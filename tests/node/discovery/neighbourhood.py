@@ -36,7 +36,8 @@ def identity(number: int) -> Identity:
 def offer(number: int = 1, slots_free: int = 2) -> ModelOffer:
     model = ModelId(number.to_bytes(32, "big"))
     return ModelOffer(
-        model, f"model-{number}", "cpu-f32/gguf", 2048, 5, 9, 100_000, 20_000, 2, slots_free
+        *(model, f"model-{number}", "generate", "cpu-f32/gguf", 2048, 5, 9, 100_000, 20_000, 2),
+        slots_free,
     )
 
 

@@ -143,7 +143,7 @@ def test_a_page_of_the_longest_adverts_fits_one_frame() -> None:
     for number in range(1, 300):
         value = replace(advert(1), addresses=("/ip4/" + "9" * 251,) * 8)
         value = replace(value, devices=(replace(DEVICE, name="d" * 96),) * 8, region="r" * 96)
-        value = replace(value, models=(offer(),) * 13)
+        value = replace(value, models=(offer(),) * 12)
         assert 4_000 < len(codec.encode(value)) <= ADVERT_BYTES_MAX
         directory.heard(*opened(number, value), 0)
     page = directory.page()

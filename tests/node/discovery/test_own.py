@@ -58,8 +58,8 @@ def test_what_is_too_long_loses_devices_then_addresses_then_offers_from_the_end(
 
 def replace_name(value: ModelOffer, name: str) -> ModelOffer:
     return ModelOffer(
-        *(value.model, name, "native-1/" + "w" * 55, 1 << 31, 10**12, 10**12, 1 << 53, 1 << 53),
-        *(1024, 1024),
+        *(value.model, name, "generate", "native-1/" + "w" * 55, 1 << 31, 10**12, 10**12),
+        *(1 << 53, 1 << 53, 1024, 1024),
     )
 
 
@@ -71,6 +71,7 @@ wide_offers = st.builds(
     ModelOffer,
     st.binary(min_size=32, max_size=32).map(ModelId),
     st.text(max_size=64),
+    st.text(max_size=16),
     st.text(max_size=64),
     *(numbers.map(lambda n: n % (1 << 31)), prices, prices, numbers, numbers),
     *(st.just(2), st.just(1)),

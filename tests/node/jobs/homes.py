@@ -14,11 +14,11 @@ from node.jobs.around import Surroundings
 from node.jobs.attempt import Job
 from node.jobs.billing import Billing, open_billing
 from node.jobs.debts import Risk
-from node.jobs.inference import Served, Task
+from node.jobs.inference import EmbedTask, Served, Task
 from node.jobs.mailbox import Told
 from node.jobs.provider import Provider
 from node.jobs.requester import Requester
-from node.jobs.scripted import Script, ScriptedInference
+from node.jobs.scripted import EmbedScript, Script, ScriptedInference
 from node.ledger.base import Ledger
 from node.ledger.scripted import ScriptedLedger, ScriptedLedgers
 from node.market.choice import Market, candidate
@@ -34,6 +34,7 @@ from node.supervise import Part, background
 from protocol.capacity import Advert, ModelOffer
 from protocol.identity import Identity, Seed, digest
 from protocol.ids import JobId, ModelId, NetworkId, NodeId
+from protocol.job.kinds import MODEL_EMBEDS, MODEL_GENERATES
 from protocol.job.sampling import Sampling
 from protocol.job.terms import Message, Prompt
 from protocol.matching import Wish
@@ -124,7 +125,9 @@ async def open_home(
     slots: int = 1,
     prices: tuple[int, int] = (PRICE_IN, PRICE_OUT),
     life: Life | None = None,
+    embeds: Callable[[EmbedTask], EmbedScript] | None = None,
 ) -> AsyncIterator[Home]:
+    """Its model writes by `script`, or makes vectors by `embeds`."""
     me, quotas, records, life = identity(name), Quotas(), Records(), life or Life()
     world.births[name] += 1
     chance = counting_bytes(f"{name} {world.births[name]}")
@@ -151,9 +154,12 @@ async def open_home(
             me, memory_network, around, quotas, records, market,
             Requester(around, market, connect, billing), adverts, ledger, billing, bills,
         )  # fmt: skip
-        if script is not None:
-            served = Served(MODEL, NAME, "cpu-f32/gguf", 2048, slots, 400_000, 20_000)
-            home.inference = ScriptedInference([served], script)
+        if script is not None or embeds is not None:
+            kind = MODEL_GENERATES if embeds is None else MODEL_EMBEDS
+            served = Served(MODEL, NAME, "cpu-f32/gguf", 2048, slots, 400_000, 20_000, kind)
+            home.inference = ScriptedInference(
+                [served], script or unasked, embeds or (lambda task: EmbedScript())
+            )
             home.sharing = Sharing(enabled=True, pause_file=tmp_path / f"{name}.paused")
             home.prices = prices
             home.desk = Desk(home.sharing, lambda: offers(home))
@@ -163,13 +169,18 @@ async def open_home(
             yield home
 
 
+def unasked(task: Task) -> Script:
+    raise AssertionError("a model for vectors was asked to write")
+
+
 def offers(home: Home) -> list[ModelOffer]:
     assert home.inference is not None
     return [
         ModelOffer(
-            served.model, served.name, served.mode, served.context_tokens, *home.prices,
-            served.prefill_millitokens_per_second, served.decode_millitokens_per_second,
-            served.slots, home.inference.slots_free(served.model),
+            served.model, served.name, served.kind, served.mode, served.context_tokens,
+            *home.prices, served.prefill_millitokens_per_second,
+            served.decode_millitokens_per_second, served.slots,
+            home.inference.slots_free(served.model),
         )
         for served in home.inference.served
     ]  # fmt: skip
@@ -198,7 +209,7 @@ def job(
     prompt_tokens: int = 8,
     **changes,
 ) -> Job:
-    prompt = Prompt((Message("user", "Why is the sky blue?"),), "")
+    prompt = Prompt((Message("user", "Why is the sky blue?"),), "", ())
     number = JobId(requester.around.random_bytes(16))
     wish = Wish(number, [MODEL], (), prompt_tokens, tokens, cost_max, None)
     ranked = requester.market.candidates(wish)

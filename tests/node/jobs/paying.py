@@ -40,7 +40,7 @@ def worst_of(wanted, prices=CHEAP) -> int:
     return min(wanted.cost_max, cost(tokens_in, wanted.output_tokens_max, *prices))
 
 
-PROMPT = Prompt((Message("user", "Why is the sky blue?"),), "")
+PROMPT = Prompt((Message("user", "Why is the sky blue?"),), "", ())
 WORST = cost(prompt_size(PROMPT) + TEMPLATE_TOKENS_MAX, 100, PRICE_IN, PRICE_OUT)
 
 

@@ -9,6 +9,7 @@ from node.jobs.scripted import Script
 from node.storage.jobs import JobState
 from protocol.errors import Code, LocalError
 from protocol.job.requester import Accepted, Deliver, Failure, Finished
+from protocol.job.sampling import Sampling
 from protocol.job.terms import Message, Prompt
 from protocol.pricing import cost
 from tests.node.jobs.homes import (
@@ -52,6 +53,24 @@ async def test_an_answer_is_streamed_billed_and_recorded_on_both_sides(autojump_
         assert (record.tokens_out, record.cost_microcredits) == (40, end.cost)
     assert asked_for.order_id == served.order_id
     assert asked_for.job_id == served.job_id
+
+
+async def test_probabilities_come_with_their_tokens_where_they_are_asked_for(
+    autojump_clock, tmp_path
+):
+    world = World()
+    async with (
+        open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
+        open_home(world, "quinoa", tmp_path) as quinoa,
+    ):
+        introduce(quinoa, maize)
+        told = await asked(quinoa, job(quinoa, sampling=Sampling(logprobs=1)))
+    said = [one for one in told if isinstance(one, Deliver)]
+    ids = [token for one in said for token in one.ids]
+    places = [place for one in said for place in one.logprobs]
+    assert len(ids) == len(WORDS.tokens)
+    assert [[one.token for one in place] for place in places] == [[token] for token in ids]
+    assert [place[0].text.decode() for place in places] == [text for _, text in WORDS.tokens]
 
 
 async def test_tokens_come_one_by_one_as_they_are_made(autojump_clock, tmp_path):
@@ -276,7 +295,7 @@ async def test_no_provider_is_said_with_the_reason(autojump_clock, tmp_path):
             quinoa.market.models_named("llama")
         with pytest.raises(LocalError, match=r"COST_EXCEEDED.*cap of 0 microcredits"):
             job(quinoa, cost_max=0)
-        long = Prompt((Message("user", "why " * 5000),), "")
+        long = Prompt((Message("user", "why " * 5000),), "", ())
         with pytest.raises(LocalError, match=r"CONTEXT_EXCEEDED.*takes is 2048"):
             job(quinoa, prompt_tokens=5000, prompt=long)
         pause(quinoa, maize)

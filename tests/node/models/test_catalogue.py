@@ -88,18 +88,19 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 
 def test_a_user_adds_a_model_without_a_digest(tmp_path: Path) -> None:
     catalogue = load_catalogue(own(tmp_path, OWN))
-    assert [model.name for model in catalogue.models] == ["smollm2-135m-instruct", "mine"]
+    ours = [model.name for model in load_catalogue().models]
+    assert [model.name for model in catalogue.models] == [*ours, "mine"]
     assert catalogue.find("mine").model_id is None
 
 
 def test_a_users_model_goes_before_ours(tmp_path: Path) -> None:
     text = OWN.replace('"mine"', '"smollm2-135m-instruct"')
     catalogue = load_catalogue(own(tmp_path, text))
-    assert [model.licence for model in catalogue.models] == ["MIT"]
+    assert [model.licence for model in catalogue.models] == ["MIT", "Apache-2.0"]
 
 
 def test_no_own_file_is_fine(tmp_path: Path) -> None:
-    assert len(load_catalogue(tmp_path / "models.toml").models) == 1
+    assert load_catalogue(tmp_path / "models.toml").models == load_catalogue().models
 
 
 @pytest.mark.parametrize(
@@ -107,10 +108,10 @@ def test_no_own_file_is_fine(tmp_path: Path) -> None:
     [
         ("licence", "license", "Did you mean licence?"),
         ("512", "0", "models.0.context_tokens is 0"),
-        ('"weights"', '"wheights"', '"weights", "tokenizer", "template"'),
+        ('"weights"', '"wheights"', '"weights", "tokenizer", "template", "config"'),
         ('"weights"', '"tokenizer"', 'no file of role "weights"'),
         ('"mine.gguf"\ns', '"../mine.gguf"\ns', "models.0.files.0.name is '../mine.gguf'"),
-        ("[{ path", "[{}, { path", "either `path` or `wheel`"),
+        ("[{ path", "[{}, { path", "one of `path`, `wheel` and `hub`"),
         ("sources", 'sha256 = "ABC"\nsources', "models.0.files.0.sha256 is 'ABC'"),
         (
             '{ path = "mine.gguf" }',

@@ -9,8 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from node.worker.gguf import FORMATS, TensorInfo, read_gguf
-from node.worker.weights import Weights, dequantised, unpermuted
+from node.worker.gguf import FORMATS, read_gguf
+from node.worker.gguf_weights import GgufWeights, halves_first
+from node.worker.quantised import Blocks, dequantised
 from protocol.errors import Code, LocalError
 from tests.tiny_model import BF16, F16, F32, Q4_0, Q4_1, Q8_0, blocks, tiny_gguf, tiny_model
 
@@ -48,8 +49,8 @@ def plain(raw: bytes, kind: int) -> list[float]:
 @pytest.mark.parametrize("kind", [F32, F16, Q4_0, Q4_1, Q8_0, BF16])
 def test_each_format_gives_exactly_its_values(kind: int) -> None:
     raw = blocks(random.Random(kind), 4 * 64, kind)
-    info = TensorInfo("w", (4, 64), FORMATS[kind], 0, len(raw))
-    given_values = dequantised(bytearray(raw), info)
+    data = torch.frombuffer(bytearray(raw), dtype=torch.uint8).reshape(4, -1)
+    given_values = dequantised(Blocks(FORMATS[kind].name, 4, 64, data))
     assert given_values.shape == (4, 64)
     assert given_values.flatten().tolist() == pytest.approx(plain(raw, kind), rel=1e-6, abs=1e-9)
 
@@ -59,26 +60,28 @@ def test_rows_are_put_back_in_order() -> None:
     original = torch.arange(heads * head * columns).reshape(heads * head, columns)
     # What the conversion to GGUF does: the two halves of each head are interleaved.
     permuted = original.reshape(heads, 2, head // 2, columns).transpose(1, 2)
-    assert torch.equal(unpermuted(permuted.reshape(-1, columns), heads), original)
+    assert torch.equal(halves_first(permuted.reshape(-1, columns), heads), original)
 
 
 def test_a_whole_file_is_read(tmp_path: Path) -> None:
     gguf = read_gguf(tiny_model(tmp_path / "tiny.gguf"))
     assert gguf.text("general.architecture") == "llama"
     assert gguf.number("llama.rope.freq_base") == 10000.0
-    with Weights(gguf) as weights:
+    with GgufWeights(gguf) as weights:
         assert weights.tensor("blk.1.attn_k.weight", (32, 64)).shape == (32, 64)
         with pytest.raises(LocalError, match="BAD_MODEL"):
             weights.tensor("blk.1.attn_k.weight", (64, 32))
         with pytest.raises(LocalError, match="no tensor"):
             weights.tensor("blk.9.attn_k.weight", (32, 64))
+        blocks = weights.blocks("blk.1.attn_k.weight", 32, 64)
+        assert torch.equal(dequantised(blocks), weights.tensor("blk.1.attn_k.weight", (32, 64)))
 
 
 def code_of(path: Path, data: bytes) -> Code | None:
     path.write_bytes(data)
     try:
         gguf = read_gguf(path)
-        with Weights(gguf) as weights:
+        with GgufWeights(gguf) as weights:
             for name, info in gguf.tensors.items():
                 weights.tensor(name, info.shape)
     except LocalError as error:

@@ -8,14 +8,38 @@ from node.worker import pipe
 from protocol.job.sampling import Sampling
 
 ADD = pipe.Add(
-    7, b"m" * 32, [("user", "why?")], "", ["\n"], Sampling(top_k=3), b"s" * 32, 2, [5, 6], 100
+    task=7,
+    model=b"m" * 32,
+    requester=b"r" * 32,
+    messages=[("user", "why?")],
+    text="",
+    stop=["\n"],
+    sampling=Sampling(top_k=3),
+    seed=b"s" * 32,
+    first_t=2,
+    prefix_ids=[5, 6],
+    output_tokens_max=100,
+)
+LOAD = pipe.Load(
+    model=b"m" * 32,
+    name="tiny",
+    files=[pipe.File("weights", "w.gguf", "w.gguf")],
+    packed_path="",
+    chat_template="",
+    slots=2,
+    context_tokens_max=0,
+    memory_bytes_max=0,
+    public_prefixes=["You are kind."],
 )
 TO_WORKER: list[pipe.ToWorker] = [
-    pipe.Start(0, True, "auto", "auto"),
-    pipe.Load(b"m" * 32, "tiny", "/w.gguf", "", 2, 0),
+    pipe.Start(0, True, "auto", "auto", "native", ["models"]),
+    LOAD,
     pipe.Measure(b"m" * 32),
     ADD,
     pipe.Cancel(7),
+    pipe.Open(7, [2, 3]),
+    pipe.Forget(7),
+    pipe.Embed(8, b"m" * 32, b"", ["one", "two"]),
 ]
 
 

@@ -1,6 +1,7 @@
 """The real process at the end of a real pipe: it never outlives whoever holds the other end."""
 
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from protocol.job.sampling import Sampling
 from tests.tiny_model import tiny_model
 
 MODEL = b"m" * 32
-START = pipe.Start(1, False, "cpu", "f32")
+START = pipe.Start(1, False, "cpu", "f32", "auto", [tempfile.gettempdir()])
 
 
 @pytest.fixture
@@ -43,9 +44,10 @@ def hear(process: subprocess.Popen[bytes]) -> pipe.FromWorker:
 def test_it_ends_in_mid_answer_when_the_pipe_closes(
     process: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    path = str(tiny_model(tmp_path / "tiny.gguf"))
-    add = pipe.Add(1, MODEL, [], "a secret word", [], Sampling(), bytes(32), 0, [], 900)
-    say(process, START, pipe.Load(MODEL, "tiny", path, "", 1, 1000), add)
+    files = [pipe.File("weights", "tiny.gguf", str(tiny_model(tmp_path / "tiny.gguf")))]
+    load = pipe.Load(MODEL, "tiny", files, "", "", 1, 1000, 0, [])
+    add = pipe.Add(1, MODEL, b"", [], "a secret word", [], Sampling(), bytes(32), 0, [], 900)
+    say(process, START, load, add)
     kinds = [type(hear(process)) for _ in range(4)]
     assert kinds == [pipe.Ready, pipe.Loaded, pipe.Began, pipe.Progress]
     assert process.stdin is not None
@@ -67,7 +69,7 @@ def test_a_first_message_that_is_none_ends_it(
 
 
 def test_a_device_that_is_not_here_is_said_and_ends_it(process: subprocess.Popen[bytes]) -> None:
-    say(process, pipe.Start(1, False, "tpu", "auto"))
+    say(process, pipe.Start(1, False, "tpu", "auto", "auto", []))
     assert process.wait(timeout=60) == 1
     assert process.stderr is not None
     assert b"The device tpu is not here" in process.stderr.read()

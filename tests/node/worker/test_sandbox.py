@@ -19,8 +19,9 @@ LOOK = """
 import json, os, resource, socket, sys
 sys.path.append(sys.argv[1])
 from node.worker import sandbox
+from node.worker.pipe import Start
 read, write = sandbox.take_pipe()
-held = sandbox.confine(idle_priority=True)
+held = sandbox.confine(Start(1, True, "cpu", "f32", "auto", [sys.argv[2]]))
 print("this goes to stderr")
 try:
     with open(sys.argv[2] + "/file", "w") as file:

@@ -9,15 +9,16 @@ import torch
 from node.config import load
 from node.models.cache import ModelCache
 from node.models.catalogue import load_catalogue
-from node.worker.engine.architectures.llama import Llama, shape_of
+from node.worker.engine.blocks import blocks_for
 from node.worker.engine.device import choose
-from node.worker.engine.engine import Engine
-from node.worker.engine.model import Draw, Piece
+from node.worker.engine.model import Piece
+from node.worker.engine.rows import RowStore
+from node.worker.engine.serving import Machine, open_served
 from node.worker.gguf import read_gguf
 from node.worker.pipe import Add, Began, FromWorker, Load, Progress
-from node.worker.tokenizer import ModelTokenizer
-from node.worker.weights import Weights
+from node.worker.tokenizer import gguf_tokenizer
 from protocol.job.sampling import Sampling
+from tests.node.worker.decoding import DRAW, Decoding, gguf_file
 from tests.node.worker.reference_llama import reference_logits
 
 pytestmark = pytest.mark.slow
@@ -38,26 +39,23 @@ async def path() -> Path:
 
 
 async def test_it_agrees_with_the_reference(path: Path) -> None:
-    gguf = read_gguf(path)
-    ids = ModelTokenizer(gguf).chat(QUESTION)
+    ids = gguf_tokenizer(read_gguf(path)).chat(QUESTION)
     # The ids that the model's publisher gives for this chat begin so: <|im_start|> system \n You.
     assert ids[:4] == [1, 9690, 198, 2683]
-    draw = Draw(Sampling(), bytes(32), 0, [], [])
-    with torch.inference_mode(), Weights(gguf) as weights:
-        model = Llama(weights, shape_of(gguf), choose("cpu", "f32"), 1, 256)
-        ours = model.logits(model.hidden([Piece(0, 0, ids, draw)])).double()
+    blocks = range(blocks_for(len(ids)))
+    ours = Decoding(gguf_file(path)).logits(Piece(blocks, 0, ids, [DRAW])).double()
     theirs = reference_logits(path, ids)[-1:]
     assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("compute", ["f32", "bf16"])
 async def test_it_talks_sense(path: Path, compute: str) -> None:
-    engine = Engine(Load(MODEL, "smollm2", str(path), "", 2, 512), choose("cpu", compute))
+    load = Load(MODEL, "smollm2", gguf_file(path), "", "", 2, 512, 0, [])
+    engine = open_served(load, Machine(choose("cpu", compute), "torch", 2), RowStore())
     heard: list[FromWorker] = []
     for task, messages in enumerate([QUESTION, [("user", "Name three fruits.")]]):
-        engine.add(
-            Add(task, MODEL, messages, "", [], Sampling(), bytes(32), 0, [], 24), heard.append
-        )
+        add = Add(task, MODEL, b"", messages, "", [], Sampling(), bytes(32), 0, [], 24)
+        engine.add(add, heard.append)
     while not engine.idle:
         engine.step(heard.append)
     assert sum(isinstance(event, Began) for event in heard) == 2

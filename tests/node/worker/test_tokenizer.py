@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from node.worker.gguf import read_gguf
 from node.worker.template import ChatTemplate
-from node.worker.tokenizer import ModelTokenizer
+from node.worker.tokenizer import ModelTokenizer, gguf_tokenizer
 from protocol.errors import Code, LocalError
 from tests.tiny_model import CONTROL, tiny_gguf, vocabulary
 
@@ -18,7 +18,7 @@ BEGIN, END = 1, 2
 def made(tmp_path: Path, template: str = "", **changes: object) -> ModelTokenizer:
     path = tmp_path / "tokenizer.gguf"
     path.write_bytes(tiny_gguf(changes={k.replace("__", "."): v for k, v in changes.items()}))
-    return ModelTokenizer(read_gguf(path), template)
+    return gguf_tokenizer(read_gguf(path), template)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,7 @@ def test_an_unknown_role_is_refused(tokenizer: ModelTokenizer) -> None:
     [
         {"tokenizer__ggml__pre": "mystery"},
         {"tokenizer__ggml__model": "llama"},
+        {"tokenizer__ggml__model": "t5"},
         {"tokenizer__ggml__merges": ["x y z", "th e"]},
         {"tokenizer__ggml__merges": ["q q"]},
         {"tokenizer__ggml__token_type": [1, 2, 3]},
@@ -152,7 +153,7 @@ def test_without_a_template_there_is_no_chat(tmp_path: Path) -> None:
         made(tmp_path, tokenizer__chat_template=None).chat([("user", "x")])
 
 
-@pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe"])
+@pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "qwen2", "default"])
 def test_other_kinds_split_text_without_loss(tmp_path: Path, pre: str) -> None:
     other = made(tmp_path, tokenizer__ggml__pre=pre, tokenizer__ggml__add_bos_token=None)
     text = "Don't  panic: 12345 llamas\n\n  🦙 çà"

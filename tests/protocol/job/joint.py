@@ -10,6 +10,7 @@ from protocol import codec
 from protocol.envelope import Signed, seal
 from protocol.errors import Code
 from protocol.job import provider as p
+from protocol.job import provider_events as told
 from protocol.job import requester as r
 from protocol.job import requester_events as happened
 from protocol.job.commitment import prompt_ids_digest
@@ -57,7 +58,9 @@ class Joint:
         self.to_requester: deque[bytes | None] = deque()
         quote = deal.quote
         candidate = r.Candidate(PROVIDER.node, MODEL, quote.price_in, quote.price_out)
-        self.requester = r.RequesterJob([candidate], deal.request.time_ms_max, self.now)
+        self.requester = r.RequesterJob(
+            [candidate], deal.request.time_ms_max, self.now, len(deal.order.prompt.texts)
+        )
         self.provider: p.ProviderJob | None = None
         self.seed: bytes | None = None
         self.model_runs = False
@@ -65,6 +68,8 @@ class Joint:
         self.said_text = ""
         self.heard_ids: list[int] = []  # Delivered to whoever asked.
         self.heard_text = ""
+        self.said_vectors: list[bytes] = []  # By the provider's chunks.
+        self.heard_vectors: list[bytes] = []
         self.complaints: list[Code] = []  # Refusals that the requester sent.
         self.owed: r.Owe | None = None
         self.finished: r.Finished | None = None
@@ -77,11 +82,11 @@ class Joint:
             return
         frame = self.to_provider.popleft()
         if frame is None:
-            self.tell_provider(p.RequesterLost())
+            self.tell_provider(told.RequesterLost())
             return
         opened = job_frame(frame)
         if isinstance(opened, Cancel):
-            self.tell_provider(p.CancelCame())
+            self.tell_provider(told.CancelCame())
             return
         assert isinstance(opened, Signed)
         body = job_body(opened, NETWORK, FromRequester)
@@ -92,11 +97,11 @@ class Joint:
                 self.provider = p.ProviderJob(request, body.id, deal.quote, deal.quote_id, self.now)
                 self._send_from_provider(deal.quote)
             case Order() as order:
-                self.tell_provider(p.OrderCame(order, body.id))
+                self.tell_provider(told.OrderCame(order, body.id))
             case Receipt() as receipt:
-                self.tell_provider(p.ReceiptCame(receipt))
+                self.tell_provider(told.ReceiptCame(receipt))
             case Refuse() as refuse:
-                self.tell_provider(p.RefuseCame(refuse))
+                self.tell_provider(told.RefuseCame(refuse))
 
     def deliver_to_requester(self) -> None:
         if not self.to_requester:
@@ -118,21 +123,25 @@ class Joint:
 
     def model_begins(self, prompt_tokens: int = len(PROMPT_IDS)) -> None:
         if self.model_runs:
-            self.tell_provider(p.ModelBegan(prompt_tokens, prompt_ids_digest(PROMPT_IDS)))
+            self.tell_provider(told.ModelBegan(prompt_tokens, prompt_ids_digest(PROMPT_IDS)))
 
     def model_says(self, ids: Sequence[int], text: str) -> None:
         if self.model_runs:
             # Text may come after its tokens, never before them.
             text = text if ids or self.said_ids else ""
-            self.tell_provider(p.ModelSaid(ids, text))
+            self.tell_provider(told.ModelSaid(ids, text))
+
+    def model_embeds(self, vectors: Sequence[bytes]) -> None:
+        if self.model_runs:
+            self.tell_provider(told.ModelEmbedded(vectors))
 
     def model_ends(self) -> None:
         if self.model_runs:
-            self.tell_provider(p.ModelEnded("stop"))
+            self.tell_provider(told.ModelEnded("stop"))
 
     def model_fails(self) -> None:
         if self.model_runs:
-            self.tell_provider(p.ModelFailed(Code.WORKER_FAILED, "The worker died."))
+            self.tell_provider(told.ModelFailed(Code.WORKER_FAILED, "The worker died."))
 
     def cancel(self) -> None:
         self.tell_requester(happened.CancelAsked())
@@ -145,7 +154,7 @@ class Joint:
     def pass_time(self, ms: int) -> None:
         self.now += ms
         self.tell_requester(happened.TimePassed())
-        self.tell_provider(p.TimePassed())
+        self.tell_provider(told.TimePassed())
 
     def settle(self) -> None:
         """All that is under way arrives; then time alone must end the job on both sides."""
@@ -168,7 +177,7 @@ class Joint:
         if not self.requester.over:
             self._carry_out(self.requester.handle(event, self.now))
 
-    def tell_provider(self, event: p.Event) -> None:
+    def tell_provider(self, event: told.Event) -> None:
         if self.provider is not None and not self.provider.over:
             self._carry_out_provider(self.provider.handle(event, self.now))
 
@@ -187,6 +196,8 @@ class Joint:
                 case r.Deliver(ids, text):
                     self.heard_ids += ids
                     self.heard_text += text
+                case r.DeliverVectors(vectors):
+                    self.heard_vectors += vectors
                 case r.SendCancel(_, order_id):
                     self.to_provider.append(codec.encode(Cancel(order_id)))
                 case r.Owe():
@@ -222,6 +233,8 @@ class Joint:
                     if isinstance(message, Delta):
                         self.said_ids += message.ids
                         self.said_text += message.text
+                    if isinstance(message, Chunk):
+                        self.said_vectors += message.vectors
                     if isinstance(message, Receipt):
                         self.model_runs = False
                     for said in self.tamper(message):

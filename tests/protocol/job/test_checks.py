@@ -53,6 +53,14 @@ def test_a_request_that_may_not_be_served_is_refused_by_code(changes, code):
     assert caught.value.code is code
 
 
+@pytest.mark.parametrize("bias", [((5, 1), (5, 2)), ((6, 1), (5, 1))])
+def test_biases_stand_in_rising_order_each_token_once(bias):
+    sampling = replace(DEAL.request.sampling, bias=bias)
+    with pytest.raises(RemoteError) as caught:
+        check_request(replace(DEAL.request, sampling=sampling), NETWORK, PROVIDER.node)
+    assert caught.value.code is Code.BAD_MESSAGE
+
+
 def test_a_user_seed_is_eight_bytes_and_no_more():
     share = share_of_user_seed(42)
     request = replace(DEAL.request, seed_source="user", seed_commitment=seed_commitment(share))

@@ -9,26 +9,22 @@ from protocol import codec
 from protocol.errors import Code
 from protocol.ids import MessageId
 from protocol.job.commitment import RUNNING_START, running_hash
-from protocol.job.provider import (
-    Action,
+from protocol.job.logprob import Logprob
+from protocol.job.provider import Action, End, ProviderJob, RefuseIt, RunModel, Say, StopModel
+from protocol.job.provider_events import (
     CancelCame,
-    End,
     Event,
     ModelBegan,
     ModelEnded,
     ModelFailed,
     ModelSaid,
     OrderCame,
-    ProviderJob,
     ReceiptCame,
     RefuseCame,
-    RefuseIt,
     RequesterLost,
-    RunModel,
-    Say,
-    StopModel,
     TimePassed,
 )
+from protocol.job.rows import leaf, root
 from protocol.job.terms import Chunk, Delta, Message, Prompt, Receipt, Started
 from protocol.limits import KEEPALIVE_MS, PROVIDER_WAIT_MS_MAX
 from protocol.pricing import cost
@@ -63,6 +59,39 @@ def said(actions: list[Action]) -> list[object]:
 def end_of(actions: list[Action]) -> End:
     assert isinstance(actions[-1], End)
     return actions[-1]
+
+
+def test_a_chunk_is_signed_with_the_root_over_the_rows_of_its_tokens():
+    size = DEAL.quote.chunk_tokens
+    ids = list(range(size + 2))
+    leaves = [leaf(t, b"row") for t in ids]
+    job = job_at("running")
+    first = said(job.handle(ModelSaid(ids, "hi", (), leaves), 1000))
+    last = said(job.handle(ModelEnded("stop"), 1000))
+    chunks = [each for each in (*first, *last) if isinstance(each, Chunk)]
+    assert [each.root for each in chunks] == [root(leaves[:size]), root(leaves[size:])]
+    mixed = job_at("running")
+    mixed.handle(ModelSaid([1], "a", (), leaves[:1]), 1000)
+    mixed.handle(ModelSaid([2], "b"), 1000)  # Of this one no row is known.
+    chunk = said(mixed.handle(ModelEnded("stop"), 1000))[0]
+    assert isinstance(chunk, Chunk)
+    assert chunk.root == b""
+
+
+def test_probabilities_go_out_with_the_tokens_that_they_are_of():
+    """Also when one step of the model has more tokens than a chunk."""
+    size = DEAL.quote.chunk_tokens
+    ids = tuple(range(size + 2))
+    places = [(Logprob(token, b"x", -token),) for token in ids]
+    job = job_at("running")
+    deltas = [
+        each
+        for each in said(job.handle(ModelSaid(ids, "x", places), 1000))
+        if isinstance(each, Delta)
+    ]
+    assert [len(delta.ids) for delta in deltas] == [size, 2]
+    for delta in deltas:
+        assert tuple(place[0].token for place in delta.logprobs) == delta.ids
 
 
 def test_an_order_runs_the_model_and_a_beginning_is_said():
@@ -176,9 +205,9 @@ def test_an_order_of_another_quote_is_a_replay():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"prompt": Prompt((Message("user", "Why is the sky red? "),), "")},
-        {"prompt": Prompt((), "Why is the sky blue?")},
-        {"prompt": Prompt((), "")},
+        {"prompt": Prompt((Message("user", "Why is the sky red? "),), "", ())},
+        {"prompt": Prompt((), "Why is the sky blue?", ())},
+        {"prompt": Prompt((), "", ())},
         {"salt": bytes(32)},
         {"r": bytes(32)},
         {"stop": ("END",)},

@@ -9,6 +9,7 @@ from protocol.errors import Code
 from protocol.ids import MessageId, NodeId
 from protocol.job.checks import cost_worst
 from protocol.job.commitment import RUNNING_START, running_hash, terms_digest
+from protocol.job.logprob import Logprob
 from protocol.job.requester import (
     Accepted,
     Action,
@@ -59,7 +60,7 @@ def chunk(
     """The first chunk of an honest provider after seven input tokens."""
     price = cost(7, len(ids), deal.quote.price_in, deal.quote.price_out)
     running = running_hash(RUNNING_START, 0, ids, text)
-    return Chunk(deal.order_id, deal.terms, 0, ids, b"", running, price, finish)
+    return Chunk(deal.order_id, deal.terms, 0, ids, (), b"", running, price, finish)
 
 
 def receipt(last: Chunk, tokens: int) -> Receipt:
@@ -115,6 +116,39 @@ def test_a_whole_job():
     ]
     assert job.over
     assert job.wake_at is None
+
+
+def running(logprobs):
+    """A job whose request asks for so many, and whose provider has begun."""
+    sampling = replace(DEAL.request.sampling, logprobs=logprobs)
+    job = RequesterJob(CANDIDATES[:1], 60_000, 0)
+    job.begin(0)
+    job.handle(RequestSent(1, replace(DEAL.request, sampling=sampling), DEAL.request_id), 5)
+    job.handle(QuoteCame(1, DEAL.quote, DEAL.quote_id), 10)
+    job.handle(OrderSent(1, DEAL.order_id), 11)
+    job.handle(Came(1, STARTED), 20)
+    return job
+
+
+def test_probabilities_are_handed_on_where_they_are_of_these_tokens():
+    sky, sea = Logprob(5, b"a", -10), Logprob(6, b"b", -20)
+    told = ((sky, sky, sea),)
+    came = Came(1, Delta(DEAL.order_id, (5,), "a", told))
+    assert running(3).handle(came, 21) == [Deliver((5,), "a", told)]
+    none = Came(1, Delta(DEAL.order_id, (5,), "a"))
+    assert running(3).handle(none, 21) == [Deliver((5,), "a")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [(0, ((5,),)), (1, ((5, 6),)), (2, ((6, 5),)), (2, ((),)), (2, ((5,), (5,)))],
+)
+def test_probabilities_of_other_tokens_or_too_many_are_a_contradiction(asked, told):
+    places = tuple(tuple(Logprob(token, b"", 0) for token in place) for place in told)
+    job = running(asked)
+    actions = job.handle(Came(1, Delta(DEAL.order_id, (5,), "a", places)), 21)
+    assert not any(isinstance(action, Deliver) for action in actions)
+    assert [failure.code for failure in job.failures] == [Code.CONTRADICTION]
 
 
 def test_a_busy_provider_is_passed_over():
@@ -304,3 +338,20 @@ def test_a_second_quote_and_a_bill_out_of_turn_are_unexpected():
     early = job_at("running").handle(Came(1, receipt(chunk(), 0)), 1)
     assert isinstance(early[0], SendRefuse)
     assert early[0].code is Code.UNEXPECTED
+
+
+@pytest.mark.parametrize(("root", "taken"), [(bytes(32), True), (b"", True), (bytes(31), False)])
+def test_a_root_is_a_digest_or_none(root: bytes, taken: bool):
+    job = job_at("running")
+    job.handle(Came(1, Delta(DEAL.order_id, (1,), "a")), 0)
+    came = replace(chunk((1,), "a", "none"), root=root)
+    if taken:
+        assert not any(isinstance(each, Finished) for each in job.handle(Came(1, came), 0))
+        return
+    over = finished(job.handle(Came(1, came), 0))
+    assert over.failures[-1].code == Code.CONTRADICTION
+
+
+def test_a_root_over_no_tokens_is_a_contradiction():
+    over = finished(job_at("running").handle(Came(1, replace(chunk(), root=bytes(32))), 0))
+    assert over.failures[-1].code == Code.CONTRADICTION

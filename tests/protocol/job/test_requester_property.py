@@ -136,6 +136,7 @@ class Scene:
             self.deal.terms,
             self.covered,
             tuple(self.open_ids),
+            (),
             b"",
             running,
             price + (choice == "dear chunk"),

@@ -1,0 +1,1 @@
+"""The native kernels: C, what compiles it, and what calls it."""

@@ -1,0 +1,63 @@
+"""Texts to ids as a model's `tokenizer.json` says."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tokenizers import Tokenizer
+
+from node.worker.pipe import File
+from node.worker.weight_file import bad_model
+from protocol.errors import Code, LocalError
+
+_JSON_BYTES_MAX: Final = 64 << 20  # Those of today's largest vocabularies have some 20 MiB.
+
+
+class TextTokenizer:
+    """Whole texts, each cut to `tokens_max` ids, with the tokens that the model puts at both ends.
+
+    Raises LocalError from the start: BAD_MODEL, NOT_FOUND.
+    """
+
+    def __init__(self, files: Sequence[File], tokens_max: int, vocabulary: int) -> None:
+        path = next((Path(file.path) for file in files if file.role == "tokenizer"), None)
+        if path is None:
+            raise LocalError(
+                Code.BAD_MODEL, "This encoder has no file of role tokenizer: get it again."
+            )
+        # It has a pool of its own, of all cores, and the owner said how many may be used.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        self._tokenizer = _read(path)
+        # What the file says of padding and of lengths is for another program.
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(tokens_max)
+        largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+        if largest >= vocabulary:
+            raise bad_model(
+                path, f"it has a token {largest} and the weights have {vocabulary} of them"
+            )
+        if not self._ids("a"):
+            raise bad_model(path, "it makes no tokens of a text")
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, at least one."""
+        return [self._ids(text) for text in texts]
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+
+def _read(path: Path) -> Tokenizer:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_JSON_BYTES_MAX + 1)
+    except OSError as error:
+        raise LocalError(Code.NOT_FOUND, f"{path} cannot be read: {error.strerror}.") from None
+    if len(data) > _JSON_BYTES_MAX:
+        raise bad_model(path, f"it has more than {_JSON_BYTES_MAX} bytes")
+    try:
+        return Tokenizer.from_buffer(data)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise bad_model(path, f"it is no tokenizer ({error})"[:200]) from None
