@@ -11,10 +11,10 @@ from starlette.types import Receive, Scope, Send
 
 from node.api.answers import cancel_when_gone, error_answer, json_answer
 from node.api.backend import Accepted, Backend, Finished, Notice, Text
-from node.api.chat_request import ChatRequest, chat_request, provider_chosen
+from node.api.chat_request import ChatRequest, chat_request
 from node.api.chat_shapes import ChunkWriter, completion, error_event
+from node.api.providers import provider_id
 from protocol.errors import AyniError
-from protocol.ids import node_parsed
 
 
 class ChatCompletions:
@@ -26,10 +26,7 @@ class ChatCompletions:
     async def answer(self, request: Request) -> Response:
         wanted = chat_request(await request.body())
         if wanted.provider:
-            status = self._backend.status()
-            nodes = [(status.node, status.name)]
-            nodes += [(peer.node, peer.name) for peer in self._backend.peers()]
-            provider = node_parsed(provider_chosen(wanted.provider, nodes))
+            provider = provider_id(self._backend, wanted.provider)
             wanted = replace(wanted, job=replace(wanted.job, provider=provider))
         return ChatAnswer(self._backend, wanted)
 

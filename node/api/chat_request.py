@@ -9,6 +9,14 @@ from msgspec import Struct
 
 from node.api.backend import ChatJob
 from node.api.failures import BadParameter
+from node.api.fields import (
+    Fields,
+    flag_field,
+    integer_field,
+    millionths_field,
+    object_field,
+    text_field,
+)
 from protocol.errors import Code
 from protocol.job.sampling import Sampling
 from protocol.limits import (
@@ -23,7 +31,7 @@ from protocol.limits import (
     STOP_STRING_BYTES_MAX,
     STOP_STRINGS_MAX,
 )
-from protocol.units import MILLION, TOKEN_ID_MAX
+from protocol.units import TOKEN_ID_MAX
 
 MODEL_ANY: Final = "auto"
 """The model name that lets the node choose; OpenAI's clients insist on some name."""
@@ -76,9 +84,6 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     include_usage: bool = False
 
 
-Fields = dict[str, object]
-
-
 def chat_request(body: bytes) -> ChatRequest:
     """Raises BadParameter, which names the field, for all that is wrong or not supported."""
     try:
@@ -87,8 +92,8 @@ def chat_request(body: bytes) -> ChatRequest:
         # The decoder's own words could quote the prompt, and errors are logged by clients.
         raise BadParameter("body", "The body is not a JSON object in UTF-8.") from None
     _check_known(fields)
-    stream = _flag(fields, "stream")
-    extras = _object(
+    stream = flag_field(fields, "stream")
+    extras = object_field(
         fields, "ayni", {"provider", "cost_max_microcredits", "notices", "checkable_only"}
     )
     job = ChatJob(
@@ -97,14 +102,14 @@ def chat_request(body: bytes) -> ChatRequest:
         stop=_stop(fields),
         sampling=_sampling(fields),
         output_tokens_max=_output_tokens_max(fields),
-        seed=_integer(fields, "seed", 0, (1 << 64) - 1),
-        cost_max_microcredits=_integer(extras, "cost_max_microcredits", 0, MICROCREDITS_MAX),
-        checkable_only=_flag(extras, "checkable_only"),
+        seed=integer_field(fields, "seed", 0, (1 << 64) - 1),
+        cost_max_microcredits=integer_field(extras, "cost_max_microcredits", 0, MICROCREDITS_MAX),
+        checkable_only=flag_field(extras, "checkable_only"),
     )
     return ChatRequest(
         job=job,
-        provider=_text(extras, "provider", 128),
-        notices=_flag(extras, "notices"),
+        provider=text_field(extras, "provider", 128),
+        notices=flag_field(extras, "notices"),
         stream=stream,
         include_usage=_include_usage(fields, stream),
     )
@@ -181,7 +186,7 @@ def _content(content: object, place: str) -> str:
 
 
 def _model(fields: Fields) -> str:
-    model = _text(fields, "model", MODEL_NAME_BYTES_MAX)
+    model = text_field(fields, "model", MODEL_NAME_BYTES_MAX)
     return "" if model == MODEL_ANY else model
 
 
@@ -203,15 +208,17 @@ def _stop(fields: Fields) -> tuple[str, ...]:
 def _sampling(fields: Fields) -> Sampling:
     """OpenAI's defaults; numbers are rounded to millionths, as the wire has them."""
     # A nucleus of nothing keeps the likeliest token, so a top_p of 0 is the smallest above it.
-    top_p = max(1, _millionths(fields, "top_p", (0, 1), 1))
+    top_p = max(1, millionths_field(fields, "top_p", (0, 1), 1))
     return Sampling(
-        temperature_millionths=_millionths(fields, "temperature", (0, 2), 1),
+        temperature_millionths=millionths_field(fields, "temperature", (0, 2), 1),
         top_p_millionths=top_p,
-        min_p_millionths=_millionths(fields, "min_p", (0, 1), 0),
-        top_k=_integer(fields, "top_k", 0, 1 << 20) or 0,
-        repetition_penalty_millionths=max(1, _millionths(fields, "repetition_penalty", (0, 10), 1)),
-        frequency_penalty_millionths=_millionths(fields, "frequency_penalty", (-2, 2), 0),
-        presence_penalty_millionths=_millionths(fields, "presence_penalty", (-2, 2), 0),
+        min_p_millionths=millionths_field(fields, "min_p", (0, 1), 0),
+        top_k=integer_field(fields, "top_k", 0, 1 << 20) or 0,
+        repetition_penalty_millionths=max(
+            1, millionths_field(fields, "repetition_penalty", (0, 10), 1)
+        ),
+        frequency_penalty_millionths=millionths_field(fields, "frequency_penalty", (-2, 2), 0),
+        presence_penalty_millionths=millionths_field(fields, "presence_penalty", (-2, 2), 0),
         bias=_bias(fields),
         logprobs=_logprobs(fields),
     )
@@ -233,7 +240,7 @@ def _bias(fields: Fields) -> tuple[tuple[int, int], ...]:
             )
     named = {f"logit_bias.{token}": bias for token, bias in biases.items()}
     millionths = {
-        int(token): _millionths(named, f"logit_bias.{token}", (-BIAS_MAX, BIAS_MAX), 0)
+        int(token): millionths_field(named, f"logit_bias.{token}", (-BIAS_MAX, BIAS_MAX), 0)
         for token in biases
     }
     return tuple(sorted((token, bias) for token, bias in millionths.items() if bias))
@@ -241,16 +248,16 @@ def _bias(fields: Fields) -> tuple[tuple[int, int], ...]:
 
 def _logprobs(fields: Fields) -> int:
     """OpenAI counts the likeliest beside the token itself; the network counts both."""
-    top = _integer(fields, "top_logprobs", 0, LOGPROBS_MAX - 1)
-    asked = _flag(fields, "logprobs")
+    top = integer_field(fields, "top_logprobs", 0, LOGPROBS_MAX - 1)
+    asked = flag_field(fields, "logprobs")
     if top and not asked:
         raise BadParameter("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")
     return 1 + (top or 0) if asked else 0
 
 
 def _output_tokens_max(fields: Fields) -> int | None:
-    old = _integer(fields, "max_tokens", 1, OUTPUT_TOKENS_MAX)
-    new = _integer(fields, "max_completion_tokens", 1, OUTPUT_TOKENS_MAX)
+    old = integer_field(fields, "max_tokens", 1, OUTPUT_TOKENS_MAX)
+    new = integer_field(fields, "max_completion_tokens", 1, OUTPUT_TOKENS_MAX)
     if old is not None and new is not None and old != new:
         raise BadParameter("max_tokens", "'max_tokens' and 'max_completion_tokens' differ.")
     return old if new is None else new
@@ -260,60 +267,5 @@ def _include_usage(fields: Fields, stream: bool) -> bool:
     if fields.get("stream_options") is not None and not stream:
         raise BadParameter("stream_options", "'stream_options' needs 'stream' to be true.")
     # Padding against traffic analysis has no use on loopback, so the wish is taken and moot.
-    options = _object(fields, "stream_options", {"include_usage", "include_obfuscation"})
-    return _flag(options, "include_usage")
-
-
-def _object(fields: Fields, name: str, known: set[str]) -> Fields:
-    value = fields.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not value.keys() <= known:
-        raise BadParameter(name, f"{name!r} must be an object with: {', '.join(sorted(known))}.")
-    return value
-
-
-def _flag(fields: Fields, name: str) -> bool:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise BadParameter(name, f"{name!r} must be true or false.")
-    return bool(value)
-
-
-def _text(fields: Fields, name: str, bytes_max: int) -> str:
-    value = "" if fields.get(name) is None else fields[name]
-    if not isinstance(value, str) or len(value.encode()) > bytes_max:
-        raise BadParameter(name, f"{name!r} must be a string of at most {bytes_max} bytes.")
-    return value
-
-
-def _integer(fields: Fields, name: str, low: int, high: int) -> int | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if type(value) is not int or not low <= value <= high:
-        raise BadParameter(name, f"{name!r} must be a whole number from {low} to {high}.")
-    return value
-
-
-def _millionths(fields: Fields, name: str, bounds: tuple[int, int], default: int) -> int:
-    value = fields.get(name)
-    if value is None:
-        return default * MILLION
-    low, high = bounds
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise BadParameter(name, f"{name!r} must be a number from {low} to {high}.")
-    return round(value * MILLION)
-
-
-def provider_chosen(text: str, pairs: Sequence[tuple[str, str]]) -> str:
-    """The node id, out of (node id, name) pairs, that a person means by an id, at least 4 of
-    its first or last characters, or a name. Raises BadParameter when it is none or several."""
-    found = {node for node, name in pairs if text in (node, name)}
-    if not found and len(text) >= 4:
-        found = {node for node, _ in pairs if node.startswith(text) or node.endswith(text)}
-    if len(found) == 1:
-        return found.pop()
-    there = ", ".join(f"{name} ({node})" for node, name in pairs[:8]) or "nobody"
-    trouble = "means several nodes" if found else "is no node that this one knows"
-    raise BadParameter("ayni.provider", f"{text!r} {trouble}. Known: {there}.", Code.NOT_FOUND)
+    options = object_field(fields, "stream_options", {"include_usage", "include_obfuscation"})
+    return flag_field(options, "include_usage")

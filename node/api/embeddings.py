@@ -12,11 +12,12 @@ from starlette.types import Receive, Scope, Send
 
 from node.api.answers import cancel_when_gone, error_answer, json_answer
 from node.api.backend import Backend, EmbedJob
-from node.api.chat_request import MODEL_ANY, provider_chosen
+from node.api.chat_request import MODEL_ANY
 from node.api.embedding_shapes import Encoding, embeddings_answer
 from node.api.failures import BadParameter
+from node.api.fields import Fields, integer_field, object_field, text_field
+from node.api.providers import provider_id
 from protocol.errors import AyniError
-from protocol.ids import node_parsed
 from protocol.limits import MICROCREDITS_MAX, MODEL_NAME_BYTES_MAX
 
 TEXTS_MAX: Final = 2048  # As OpenAI's.
@@ -41,10 +42,7 @@ class EmbeddingCalls:
     async def answer(self, request: Request) -> Response:
         wanted = embeddings_request(await request.body())
         if wanted.provider:
-            status = self._backend.status()
-            nodes = [(status.node, status.name)]
-            nodes += [(peer.node, peer.name) for peer in self._backend.peers()]
-            provider = node_parsed(provider_chosen(wanted.provider, nodes))
+            provider = provider_id(self._backend, wanted.provider)
             wanted = replace(wanted, job=replace(wanted.job, provider=provider))
         return _Answer(self._backend, wanted)
 
@@ -70,9 +68,6 @@ class _Answer(Response):
             nursery.cancel_scope.cancel()
 
 
-Fields = dict[str, object]
-
-
 def embeddings_request(body: bytes) -> EmbeddingsRequest:
     """Raises BadParameter, which names the field, for all that is wrong or not supported."""
     try:
@@ -84,16 +79,16 @@ def embeddings_request(body: bytes) -> EmbeddingsRequest:
         if name not in _TAKEN and name not in _IGNORED and value is not None:
             shown = name if len(name) <= 64 else name[:64] + "..."
             raise BadParameter(shown, f"There is no parameter {shown!r} here.")
-    extras = _extras(fields)
-    model = _text(fields, "model", MODEL_NAME_BYTES_MAX)
+    extras = object_field(fields, "ayni", {"provider", "cost_max_microcredits"})
+    model = text_field(fields, "model", MODEL_NAME_BYTES_MAX)
     job = EmbedJob(
         model="" if model == MODEL_ANY else model,
         texts=_texts(fields.get("input")),
-        width=_integer(fields, "dimensions", 1, 1 << 16),
-        cost_max_microcredits=_integer(extras, "cost_max_microcredits", 0, MICROCREDITS_MAX),
+        width=integer_field(fields, "dimensions", 1, 1 << 16),
+        cost_max_microcredits=integer_field(extras, "cost_max_microcredits", 0, MICROCREDITS_MAX),
     )
     return EmbeddingsRequest(
-        job=job, encoding=_encoding(fields), provider=_text(extras, "provider", 128)
+        job=job, encoding=_encoding(fields), provider=text_field(extras, "provider", 128)
     )
 
 
@@ -115,29 +110,3 @@ def _encoding(fields: Fields) -> Encoding:
         case "base64":
             return "base64"
     raise BadParameter("encoding_format", "'encoding_format' must be float or base64.")
-
-
-def _extras(fields: Fields) -> Fields:
-    value = fields.get("ayni")
-    known = {"provider", "cost_max_microcredits"}
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not value.keys() <= known:
-        raise BadParameter("ayni", f"'ayni' must be an object with: {', '.join(sorted(known))}.")
-    return value
-
-
-def _text(fields: Fields, name: str, bytes_max: int) -> str:
-    value = "" if fields.get(name) is None else fields[name]
-    if not isinstance(value, str) or len(value.encode()) > bytes_max:
-        raise BadParameter(name, f"{name!r} must be a string of at most {bytes_max} bytes.")
-    return value
-
-
-def _integer(fields: Fields, name: str, low: int, high: int) -> int | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if type(value) is not int or not low <= value <= high:
-        raise BadParameter(name, f"{name!r} must be a whole number from {low} to {high}.")
-    return value

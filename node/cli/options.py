@@ -2,8 +2,8 @@
 
 import click
 
-from node.api.chat_request import provider_chosen
 from node.api.ledger_views import AccountLine
+from node.api.providers import provider_chosen
 from node.api.views import Peer
 from node.cli.client import Daemon
 from protocol.ids import node_parsed

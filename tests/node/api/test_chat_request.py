@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.api.chat_request import chat_request, provider_chosen
+from node.api.chat_request import chat_request
 from node.api.failures import BadParameter
+from node.api.providers import provider_chosen
 from protocol.errors import Code
 from protocol.job.sampling import Sampling
 
