@@ -1,5 +1,6 @@
 """Texts to ids as a model's `tokenizer.json` says."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,15 @@ from node.worker.pipe import File
 from node.worker.weight_file import bad_model
 from protocol.errors import Code, LocalError
 
+# The parts that BERT's tokenizers are made of. Others are refused: some hold expressions of the
+# file's author, which could run for ever.
+_KNOWN: Final = {
+    "normalizer": (None, "BertNormalizer"),
+    "pre_tokenizer": ("BertPreTokenizer",),
+    "model": ("WordPiece",),
+    "post_processor": ("TemplateProcessing", "BertProcessing"),
+    "decoder": (None, "WordPiece"),
+}
 _JSON_BYTES_MAX: Final = 64 << 20  # Those of today's largest vocabularies have some 20 MiB.
 
 
@@ -57,7 +67,25 @@ def _read(path: Path) -> Tokenizer:
         raise LocalError(Code.NOT_FOUND, f"{path} cannot be read: {error.strerror}.") from None
     if len(data) > _JSON_BYTES_MAX:
         raise bad_model(path, f"it has more than {_JSON_BYTES_MAX} bytes")
+    _check_parts(path, data)
     try:
         return Tokenizer.from_buffer(data)
     except (ValueError, UnicodeDecodeError) as error:
         raise bad_model(path, f"it is no tokenizer ({error})"[:200]) from None
+
+
+def _check_parts(path: Path, data: bytes) -> None:
+    """Raises LocalError BAD_MODEL for a part that is of no known kind."""
+    try:
+        parts = json.loads(data)
+    except (ValueError, RecursionError):
+        raise bad_model(path, "it is no JSON") from None
+    if not isinstance(parts, dict):
+        raise bad_model(path, "it is no tokenizer")
+    for name, known in _KNOWN.items():
+        part = parts.get(name)
+        kind = part.get("type") if isinstance(part, dict) else part
+        if kind not in known:
+            said = kind[:40] if isinstance(kind, str) else "nothing"
+            wanted = " or ".join(word for word in known if word)
+            raise bad_model(path, f"its {name} is {said}, and known is {wanted}")

@@ -161,6 +161,10 @@ def test_speed_is_measured(folder):
         ("config.json", {"vocab_size": 5}, "token"),
         ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length"),
         ("pooling.json", {"pooling_mode_max_tokens": True}, "pooling"),
+        ("tokenizer.json", {"pre_tokenizer": {"type": "Split"}}, "pre_tokenizer is Split"),
+        ("tokenizer.json", {"normalizer": {"type": "Replace"}}, "normalizer is Replace"),
+        ("tokenizer.json", {"model": {"type": "Unigram"}}, "model is Unigram"),
+        ("tokenizer.json", {"pre_tokenizer": None}, "pre_tokenizer is nothing"),
     ],
 )
 def test_what_is_not_computed_here_is_refused_by_name(tmp_path, name, change, words):

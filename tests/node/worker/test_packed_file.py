@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ def test_what_is_mapped_is_what_is_packed_in_memory(packed: Path, files: list[Fi
     assert mapped.data.data_ptr() % 64 == 0
     assert is_intact(packed, MODEL)
     assert obstacle(index.shape) == ""
+    assert "the most" in obstacle(replace(index.shape, vocabulary=1 << 19))
 
 
 def test_nothing_but_the_file_is_left_and_it_is_not_written_twice(
