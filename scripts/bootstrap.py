@@ -71,6 +71,11 @@ class Voice(NamedTuple):
 # What is there.
 
 
+def has_zig(venv: Path) -> bool:
+    """Whether the compiler of the package ziglang is in an environment; whichever Python asks."""
+    return any(venv.glob("lib/python*/site-packages/ziglang"))
+
+
 def fingerprint(level: str) -> str:
     """Changes with the level's files, the place of the checkout and, for Ayni, the compilers."""
     state = hashlib.sha256(str(VENV).encode())
@@ -79,7 +84,7 @@ def fingerprint(level: str) -> str:
             state.update(path.name.encode() + path.read_bytes())
     if level == "ayni":
         found = [os.environ.get("CC"), *map(shutil.which, ("cc", "gcc", "clang"))]
-        state.update(repr((found, bool(importlib.util.find_spec("ziglang")))).encode())
+        state.update(repr((found, has_zig(VENV))).encode())
     return state.hexdigest()
 
 

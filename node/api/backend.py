@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from node.api.ledger_backend import LedgerBackend
 from node.api.views import Check, Job, Models, Peer, Sharing, Status
-from protocol.ids import NodeId
+from protocol.ids import ModelId, NodeId
 from protocol.job.logprob import Logprob
 from protocol.job.sampling import Sampling
 
@@ -107,6 +107,7 @@ class Embeddings(Struct, frozen=True, kw_only=True):
     lists all that cost something, also those that broke off."""
 
     model: str
+    model_id: ModelId
     vectors: tuple[bytes, ...]
     orders: tuple[EmbedOrder, ...]
 

@@ -38,8 +38,10 @@ class EmbeddingOrder(Struct, frozen=True, kw_only=True):
 
 
 class EmbeddingsPart(Struct, frozen=True, kw_only=True):
-    """What OpenAI's answer has no place for."""
+    """What OpenAI's answer has no place for. `model` is the digest: a name may be that of several,
+    and vectors of two models mean nothing beside each other."""
 
+    model: str
     orders: tuple[EmbeddingOrder, ...]
     cost_microcredits: int
     cost_credits: str
@@ -67,6 +69,7 @@ def embeddings_answer(found: Embeddings, encoding: Encoding) -> EmbeddingsAnswer
         model=found.model,
         usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
         ayni=EmbeddingsPart(
+            model=found.model_id.hex(),
             orders=tuple(
                 EmbeddingOrder(
                     provider=node_text(order.provider),

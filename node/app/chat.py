@@ -10,7 +10,7 @@ from node.app.outcome import Outcome
 from node.app.parts import Parts
 from node.jobs.attempt import Job
 from node.jobs.mailbox import Mailbox
-from node.market.choice import candidate
+from node.market.choice import candidate, modes_of
 from protocol.errors import Code, LocalError
 from protocol.ids import JobId, NodeId
 from protocol.job import requester
@@ -63,7 +63,7 @@ def _prepared(parts: Parts, wanted: ChatJob) -> tuple[Job, list[Ranked]]:
     job = Job(
         id=number,
         candidates=[candidate(one) for one in ranked],
-        modes=modes,
+        modes=modes_of(ranked) if wanted.checkable_only else (),
         prompt=prompt,
         stop=wanted.stop,
         sampling=wanted.sampling,

@@ -23,6 +23,7 @@ from protocol.matching import Wish
 BYTES_PER_TOKEN = 4  # Of English; an estimate for ranking, never for money.
 _TEXT_HEAD_BYTES = 5  # The most that a text's length takes.
 _PROMPT_HEAD_BYTES = 16
+_TEXT_BYTES_MAX = PROMPT_BYTES_MAX - _PROMPT_HEAD_BYTES - _TEXT_HEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,12 @@ async def embedded(means: Means, wanted: EmbedJob) -> Embeddings:
     run = _Run(means, wanted)
     for texts in orders:
         await run.have(texts)
-    return Embeddings(model=run.model_name, vectors=tuple(run.vectors), orders=tuple(run.orders))
+    return Embeddings(
+        model=run.model_name,
+        model_id=run.model,
+        vectors=tuple(run.vectors),
+        orders=tuple(run.orders),
+    )
 
 
 def orders_of(texts: Sequence[str]) -> list[Sequence[str]]:
@@ -69,10 +75,11 @@ def orders_of(texts: Sequence[str]) -> list[Sequence[str]]:
     size = PROMPT_BYTES_MAX
     for number, text in enumerate(texts):
         bytes_ = len(text.encode()) + _TEXT_HEAD_BYTES
-        if bytes_ + _PROMPT_HEAD_BYTES > PROMPT_BYTES_MAX:
+        if bytes_ > _TEXT_BYTES_MAX + _TEXT_HEAD_BYTES:
             raise LocalError(
                 Code.TOO_LARGE,
-                f"Text {number} has {bytes_} bytes; at most {PROMPT_BYTES_MAX} can be asked.",
+                f"Text {number} has {bytes_ - _TEXT_HEAD_BYTES} bytes; at most {_TEXT_BYTES_MAX} "
+                "bytes can be asked: cut it into several.",
             )
         if size + bytes_ > PROMPT_BYTES_MAX or len(parts[-1]) == TEXTS_MAX:
             parts.append([])
@@ -107,6 +114,12 @@ class _Run:
         self.vectors: list[bytes] = []
         self.orders: list[EmbedOrder] = []
 
+    @property
+    def model(self) -> ModelId:
+        """The only one, once there are vectors."""
+        (model,) = self._models
+        return model
+
     async def have(self, texts: Sequence[str]) -> None:
         """Vectors of these texts. Where a provider fails in the middle, another does the rest."""
         left = list(texts)
@@ -114,15 +127,13 @@ class _Run:
             told = await self._order(left)
             assert told.end is not None
             left = left[told.vectors :]
-            if not left and told.end.reason == "stop":
-                return
+            if not left:
+                return  # All came and were signed for, even if the end of the order then failed.
             error = self._error(told)
             is_last = attempt == ATTEMPTS_MAX or self._wanted.provider is not None
             if told.accepted is None or is_last:
                 raise error
             self._failed.add(told.accepted.candidate.node)
-            if not left:
-                return  # All vectors came and were signed for; only the end of the order failed.
 
     def _error(self, told: _Told) -> AyniError:
         assert told.end is not None

@@ -162,8 +162,8 @@ def _asked(
         extras["provider"] = options["provider"]
     if options["max_cost"] is not None:
         extras["cost_max_microcredits"] = max(0, options["max_cost"] - took.cost_microcredits)
-    # Whatever model did the first call does the others.
-    model = took.answers[0].model if took.answers else options["model"]
+    # Whatever model did the first call does the others; others may have its name.
+    model = took.answers[0].ayni.model if took.answers else options["model"]
     body = {"model": model, "input": texts, "encoding_format": "base64", "ayni": extras}
     answer = daemon.post("/v1/embeddings", EmbeddingsAnswer, body, long=True)
     took.answers.append(answer)

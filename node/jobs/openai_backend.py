@@ -21,6 +21,7 @@ from protocol.errors import Code, LocalError
 from protocol.ids import ModelId
 from protocol.job.commitment import prompt_ids_digest
 from protocol.job.unverifiable import TOKEN_UNNAMED, UNVERIFIABLE
+from protocol.limits import MODEL_NAME_BYTES_MAX
 
 MODE: Final = f"{UNVERIFIABLE}openai"
 _EVENTS_MAX: Final = 16  # Between the server and a slow requester; then the server waits.
@@ -101,7 +102,8 @@ class OpenAiBackend(Inference):
         if task.model not in self._up:
             raise LocalError(
                 Code.MODEL_NOT_SERVED,
-                f"The server behind this model does not offer it now. {self.fault}".strip(),
+                # A stranger reads this: what else the owner's server lacks is not for them.
+                "The server behind this model does not offer it now: try again soon.",
                 retry_ms=5_000,
             )
         if self.slots_free(task.model) < 1:
@@ -237,7 +239,7 @@ class OpenAiBackend(Inference):
         faults: list[str] = []
         for model, wanted in self._settings.models.items():
             if not wanted.is_among(names):
-                has = ", ".join(sorted(names)[:8]) or "none"
+                has = ", ".join(name[:MODEL_NAME_BYTES_MAX] for name in sorted(names)[:8]) or "none"
                 faults.append(f"{self._settings.url} has no model {wanted.name!r}; it has {has}.")
             elif model in self._proven or await self._probed(model, faults):
                 found.add(model)

@@ -12,6 +12,7 @@ from protocol.limits import TOKEN_TEXT_BYTES_MAX
 
 LINE_BYTES_MAX: Final = 256 << 10  # An event has some hundred bytes and the text of a token.
 RESPONSE_BYTES_MAX: Final = 64 << 20  # The longest answer has 32,768 tokens, 500 bytes each.
+COUNTED_MAX: Final = 1 << 31  # Tokens of one answer; a rate of so many still fits an advert.
 _LAST: Final = b"[DONE]"
 
 
@@ -100,7 +101,7 @@ class EventStream:
         if name == b"data":
             value = value.removeprefix(b" ")
             self._data.append(value)
-            self._data_bytes += len(value)
+            self._data_bytes += len(value) + 1  # An empty line is kept too.
             if self._data_bytes > LINE_BYTES_MAX:
                 raise broken(f"sent an event of more than {LINE_BYTES_MAX} bytes")
         elif name == b"error":  # So llama.cpp's server says that it failed in mid-answer.
@@ -125,7 +126,12 @@ def _events(data: bytes) -> Iterator[Event]:
         if choice.finish_reason is not None:
             yield Stopped("length" if choice.finish_reason == "length" else "stop")
     if told.usage is not None:
-        yield Counted(max(0, told.usage.prompt_tokens), max(0, told.usage.completion_tokens))
+        usage = told.usage
+        yield Counted(_bounded(usage.prompt_tokens), _bounded(usage.completion_tokens))
+
+
+def _bounded(tokens: int) -> int:
+    return min(max(0, tokens), COUNTED_MAX)
 
 
 def pieces(text: str) -> Iterator[str]:

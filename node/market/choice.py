@@ -1,6 +1,6 @@
 """The requester's choice: who could do a job, best first, and why nobody can."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from node.market.tally import NodeTally
@@ -55,8 +55,8 @@ class Market:
         return sorted(found)
 
     def modes_checkable(self) -> tuple[str, ...]:
-        """The modes of what is offered now whose output somebody could check, at most as many as
-        a request may name. Raises LocalError NO_PROVIDER where there is none."""
+        """The modes of what is offered now whose output somebody could check, for a wish; a
+        request names those of `modes_of`. Raises LocalError NO_PROVIDER where there is none."""
         offers = [offer for advert in self._adverts().values() for offer in advert.models]
         modes = sorted({offer.mode for offer in offers if not is_unverifiable(offer.mode)})
         if not modes:
@@ -65,7 +65,7 @@ class Market:
                 "Nobody shares a model now whose output can be checked; where that need not be, "
                 "leave --checkable-only out.",
             )
-        return tuple(modes[:MODES_MAX])
+        return tuple(modes)
 
     def candidates(self, wish: Wish) -> list[Ranked]:
         """Providers for a job, best first; busy ones last, since their adverts may be old.
@@ -121,3 +121,9 @@ def candidate(ranked: Ranked) -> Candidate:
     """What the job's machine needs of a ranked provider."""
     offer = ranked.offer
     return Candidate(ranked.node, offer.model, offer.price_in, offer.price_out)
+
+
+def modes_of(ranked: Sequence[Ranked]) -> tuple[str, ...]:
+    """The modes of providers that are asked in this order, at most as many as a request may name:
+    those of the best, so that nobody's invented modes push theirs out."""
+    return tuple(dict.fromkeys(one.offer.mode for one in ranked))[:MODES_MAX]

@@ -219,7 +219,7 @@ def add(own: Path, model: Model) -> None:
 
     Raises LocalError BAD_CONFIG where that file is wrong or has the name, or cannot be written.
     """
-    before = own.read_text(encoding="utf-8") if own.exists() else ""
+    before = _read(own) if own.exists() else ""
     if own.exists() and model.name in load_catalogue(own).own_names:
         raise LocalError(
             Code.BAD_CONFIG,
@@ -236,6 +236,15 @@ def add(own: Path, model: Model) -> None:
         raise LocalError(Code.BAD_CONFIG, f"{own} cannot be written: {error.strerror}.") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _read(own: Path) -> str:
+    try:
+        return own.read_text(encoding="utf-8")
+    except OSError as error:
+        raise LocalError(Code.BAD_CONFIG, f"{own} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise LocalError(Code.BAD_CONFIG, f"{own} is no text in UTF-8: mend it first.") from None
 
 
 def _plain(model: Model) -> dict[str, object]:

@@ -19,7 +19,7 @@ FAMILIES: Final = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", ENCODER)
 """What the engine runs, as a GGUF names it."""
 _FAMILY_OF_TYPE: Final = {**{name: name for name in FAMILIES}, "gemma3_text": "gemma3"}
 """From `model_type` of a config.json."""
-JSON_BYTES_MAX: Final = 1 << 20
+JSON_BYTES_MAX: Final = 4 << 20  # As the worker's; Gemma 3's tokenizer_config.json has 1.2 MB.
 HEADER_BYTES_MAX: Final = 16 << 20
 _TEXT_BYTES_MAX: Final = 1 << 16
 _KEYS_MAX: Final = 4096

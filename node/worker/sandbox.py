@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,9 +21,11 @@ from node.worker import landlock, seccomp
 from node.worker.pipe import ENVIRONMENT_ALLOWED, Start
 
 DESCRIPTORS_MAX: Final = 1024  # A model comes in some 200 files at most.
+AUTOGROUP_TRIES: Final = 10  # Linux takes ten weights a second, of all users together.
 # What Python, torch and the thread library read of the system. Nothing of it is secret.
 SYSTEM_FILES: Final = (
     "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/lib", "/lib64",
+    "/nix/store", "/gnu/store",
     "/etc/ld.so.cache", "/etc/localtime", "/proc/self", "/proc/cpuinfo", "/proc/meminfo",
     "/proc/stat", "/proc/sys/vm", "/sys/devices/system", "/sys/fs/cgroup",
     "/dev/zero", "/dev/random", "/dev/urandom",
@@ -74,18 +77,20 @@ def confine(start: Start, writable: Sequence[str] = ()) -> list[str]:
     """Give up the network, new rights, core dumps, files written (but in the `writable` folders),
     files read (but Python's own and the models'), other programs, the terminal's signals and, if
     asked, the processor whenever somebody else wants it. Gives the names of what held."""
-    steps: dict[str, Callable[[], bool]] = {
+    steps: dict[str, Callable[[], bool]] = {"own-session": _own_session}
+    if start.idle_priority:
+        # Before the refusal of dumps: from then on the files of /proc that tell of this process,
+        # by one of which a session's weight is set, are root's.
+        steps["idle-priority"] = _yield_processor
+    steps |= {
         "no-network": _leave_network,
         "no-new-privileges": _refuse_privileges,
         "no-core-dump": _refuse_dumps,
         "bounded-memory": partial(_bound_memory, start.device),
         "bounded-descriptors": _bound_descriptors,
-        "own-session": _own_session,
     }
     if not writable:
         steps["no-files-written"] = _refuse_files
-    if start.idle_priority:
-        steps["idle-priority"] = _yield_processor
     # These two come last: the steps before them need what they take away.
     steps["own-files-only"] = partial(_keep_files, start, writable)
     steps["few-system-calls"] = seccomp.restrict
@@ -174,8 +179,10 @@ def _bound_memory(device: str) -> bool:
         return False
     import resource
 
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    resource.setrlimit(resource.RLIMIT_DATA, (machine, machine))
+    most = machine if hard == resource.RLIM_INFINITY else min(hard, machine)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     return True
 
 
@@ -194,7 +201,13 @@ def _keep_files(start: Start, writable: Sequence[str]) -> bool:
     """Python with its packages, the system's libraries, what tells of the processor, and the
     models; of devices the harmless ones, and a GPU's where one may be used."""
     package = Path(__file__).resolve().parents[2]
+    # Where pip put this package beside those that it needs (`--user`, `--target`); the folder of a
+    # checkout may hold anything.
+    is_installed = any(package.glob("*.dist-info"))
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":")
     readable = [
+        *([package] if is_installed else []),
+        *(Path(folder) for folder in libraries if os.path.isabs(folder)),
         Path(sys.prefix),
         Path(sys.base_prefix),
         *(Path(place) for place in sys.path if place and Path(place) != package),
@@ -224,20 +237,29 @@ def _own_session() -> bool:
     return True
 
 
+def _lighten_session() -> None:
+    try:
+        descriptor = os.open("/proc/self/autogroup", os.O_WRONLY)
+    except OSError:
+        return
+    try:
+        for _ in range(AUTOGROUP_TRIES):
+            try:
+                os.write(descriptor, b"19")
+                return
+            except BlockingIOError:
+                time.sleep(0.1)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
+
+
 def _yield_processor() -> bool:
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        try:
-            descriptor = os.open("/proc/self/autogroup", os.O_WRONLY)
-        except OSError:
-            return True  # A kernel without autogroups weighs by other means.
-        try:
-            os.write(descriptor, b"19")
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
-        return True
+        _lighten_session()
+        return True  # A kernel without autogroups weighs by other means.
     if sys.platform == "darwin":
         library = ctypes.CDLL(None, use_errno=True)
         return int(library.setpriority(_DARWIN_PROCESS, 0, _DARWIN_BACKGROUND)) == 0

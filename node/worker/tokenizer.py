@@ -47,8 +47,8 @@ class ModelTokenizer:
         as nothing. They may lack control tokens, as Gemma 3's smallest has none for pictures: then
         a template that writes one is refused.
         """
-        spelled = self._all.spelled
-        beyond = [number for number in range(vocabulary, len(spelled)) if spelled[number]]
+        spelled, begins = self._all.spelled, self._all.begins
+        beyond = [n for n in range(vocabulary, len(spelled)) if spelled[n] or n in begins]
         if beyond:
             raise bad_model(
                 self._all.path,

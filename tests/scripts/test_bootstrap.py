@@ -87,6 +87,14 @@ def test_another_compiler_installs_ayni_anew_and_nothing_else(
     assert changed == ["ayni"]
 
 
+def test_a_compiler_that_pip_put_into_the_environment_is_seen_from_any_python(
+    tmp_path: Path,
+) -> None:
+    assert not bootstrap.has_zig(tmp_path)
+    (tmp_path / "lib" / "python3.11" / "site-packages" / "ziglang").mkdir(parents=True)
+    assert bootstrap.has_zig(tmp_path)
+
+
 def test_the_kernels_are_among_what_ayni_is_installed_from() -> None:
     found = {path.name for pattern in bootstrap.LEVELS["ayni"] for path in ROOT.glob(pattern)}
     assert {"pyproject.toml", "setup.py", "build.py", "dispatch.c", "ayni_kernels.h"} <= found

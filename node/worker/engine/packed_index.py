@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from node.worker.pipe import PACKED_LAYOUT
 from node.worker.shape import Shape
+from node.worker.shape_limits import is_sound
 
 GROUP: Final = 32  # Columns that share a scale.
 ROWS: Final = 8  # Rows that are packed together; the last eight are filled up with zeros.
@@ -81,7 +82,10 @@ class Index(Struct, frozen=True, array_like=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything that the shape needs is inside, each with its right size."""
+        """Whether everything that the shape needs is inside, each with its right size, and the
+        shape is one that a model can have."""
+        if not is_sound(self.shape) or obstacle(self.shape):
+            return False
         matrices, vectors = wanted_matrices(self.shape), dict(wanted_vectors(self.shape))
         for name in [name for name, each in vectors.items() if each.is_optional]:
             if name not in self.vectors:

@@ -8,9 +8,10 @@ import pytest
 
 from node.api.backend import Embeddings, EmbedJob, EmbedOrder
 from protocol.errors import Code, LocalError
-from protocol.ids import node_text
+from protocol.ids import ModelId, node_text
 from tests.node.api.conftest import KEY, MAIZE, POTATO
 
+MODEL = ModelId(b"e" * 32)
 ROWS = ((0.6, 0.8), (-1.0, 0.0), (0.28, 0.96))
 
 
@@ -26,6 +27,7 @@ def played(job: EmbedJob) -> Embeddings:
     rows = [ROWS[number % 3] for number in range(len(job.texts))]
     return Embeddings(
         model="tiny-encoder",
+        model_id=MODEL,
         vectors=tuple(struct.pack("<2f", *row) for row in rows),
         orders=(half, half),
     )
@@ -52,6 +54,7 @@ async def test_vectors_have_openais_shape_and_our_part(calls):
     assert answer["usage"] == {"prompt_tokens": 10, "total_tokens": 10}
     part = answer["ayni"]
     assert (part["cost_microcredits"], part["cost_credits"]) == (6, "0.000006")
+    assert part["model"] == MODEL.hex()
     assert part["orders"][0]["provider"] == node_text(MAIZE)
     assert calls.backend.asked_embeddings == [EmbedJob(model="tiny-encoder", texts=("a", "b"))]
 

@@ -1,5 +1,6 @@
 """Embeddings of a node: whole jobs over memory pipes with scripted encoders, split and mended."""
 
+import re
 import struct
 from collections.abc import Sequence
 
@@ -98,6 +99,23 @@ async def test_what_one_provider_leaves_undone_another_does(autojump_clock, tmp_
         assert potato.inference.tasks[0].texts == TEXTS[4:]
 
 
+async def test_vectors_that_all_came_are_given_though_the_order_then_failed(
+    autojump_clock, tmp_path
+):
+    """They are signed for and owed, so it would be wrong to throw them away."""
+    world = World()
+    dying = EmbedScript(batches_max=3, failure=DIED)
+    async with (
+        open_home(world, "maize", tmp_path, embeds=lambda task: dying) as maize,
+        open_home(world, "quinoa", tmp_path) as quinoa,
+    ):
+        introduce(quinoa, maize)
+        found = await embedded(means(quinoa), job(provider=maize.identity.node))
+    assert found.vectors == tuple(scripted_vector(text) for text in TEXTS)
+    [order] = found.orders
+    assert order.cost_microcredits == cost(tokens_of(TEXTS), 0, PRICE_IN, 0)
+
+
 @pytest.mark.parametrize(
     "garbage",
     [b"\0" * 32, struct.pack("<2f", float("nan"), 1), struct.pack("<3f", 1, 1, 1), b"abc"],
@@ -150,6 +168,8 @@ async def test_only_models_that_embed_are_asked_and_only_those_that_write_for_a_
         assert caught.value.code is Code.NO_PROVIDER
         introduce(quinoa, potato)
         found = await embedded(means(quinoa), job(model=NAME))
+        again = await embedded(means(quinoa), job(model=found.model_id.hex()))
+        assert again.vectors == found.vectors
         assert [order.provider for order in found.orders] == [potato.identity.node]
         assert quinoa.market.models_named("") == quinoa.market.models_named("", "embed")
         assert maize.inference.tasks == []
@@ -223,3 +243,13 @@ def test_a_text_that_fits_no_order_is_refused():
     with pytest.raises(LocalError) as caught:
         orders_of(["a", "x" * PROMPT_BYTES_MAX])
     assert caught.value.code is Code.TOO_LARGE
+
+
+def test_the_refusal_of_a_text_tells_its_size_and_the_largest_that_is_taken():
+    with pytest.raises(LocalError) as caught:
+        orders_of(["x" * (PROMPT_BYTES_MAX - 1)])
+    has, most = map(int, re.findall(r"(\d+) bytes", caught.value.sentence))
+    assert has == PROMPT_BYTES_MAX - 1
+    assert orders_of(["x" * most]) == [["x" * most]]
+    with pytest.raises(LocalError):
+        orders_of(["x" * (most + 1)])

@@ -7,9 +7,10 @@ import pytest
 
 from node.api.backend import Embeddings, EmbedJob, EmbedOrder
 from protocol.errors import Code, LocalError
-from protocol.ids import NodeId
+from protocol.ids import ModelId, NodeId
 
 MAIZE = NodeId(b"m" * 32)
+MODEL = ModelId(b"e" * 32)
 
 
 def played(job: EmbedJob) -> Embeddings:
@@ -25,6 +26,7 @@ def played(job: EmbedJob) -> Embeddings:
     )
     return Embeddings(
         model="tiny-encoder",
+        model_id=MODEL,
         vectors=tuple(struct.pack("<2f", *row) for row in rows),
         orders=(order,),
     )
@@ -74,7 +76,8 @@ async def test_a_long_file_goes_in_several_calls_of_one_model_under_one_cap(
     assert (told[-1]["texts"], told[-1]["input_tokens"]) == (700, 2800)
     first, second = encoder.asked_embeddings
     assert [len(first.texts), len(second.texts)] == [512, 188]
-    assert (first.model, second.model) == ("", "tiny-encoder")
+    # By its digest: somebody else's model may have the same name.
+    assert (first.model, second.model) == ("", MODEL.hex())
     assert first.cost_max_microcredits == 1_000_000
     assert second.cost_max_microcredits == 1_000_000 - 1024
     assert first.provider == second.provider == MAIZE

@@ -356,6 +356,14 @@ async def test_a_model_that_the_server_lacks_is_named() -> None:
             await watched.until(lambda one: one.served)
 
 
+async def test_a_long_name_of_a_servers_model_fills_no_log() -> None:
+    async with open_fake(FakeServer(models=["x" * 100_000, "y" * 100_000])) as server:
+        watched = Watched(server)
+        async with background(watched.backend.run):
+            await watched.until(lambda one: one.fault)
+            assert len(watched.backend.fault) < 1000
+
+
 async def test_a_key_is_read_from_its_file(tmp_path: Path) -> None:
     file = tmp_path / "server.key"
     async with open_fake(FakeServer(key="s3cret")) as server:

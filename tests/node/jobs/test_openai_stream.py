@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node.jobs.openai_pace import Timing
 from node.jobs.openai_stream import (
+    LINE_BYTES_MAX,
     RESPONSE_BYTES_MAX,
     Closed,
     Counted,
@@ -21,6 +23,7 @@ from protocol.errors import Code, LocalError
 from protocol.limits import TOKEN_TEXT_BYTES_MAX
 from tests.node.jobs.openai_fake import DONE, event, finish, said, usage
 
+COUNT_MAX = 1 << 53  # Of protocol.units.CountField, which an advert's rates are.
 WHOLE = said("Maize") + b": a comment\n\n" + said(" grün") + finish("length") + usage(3, 2) + DONE
 EVENTS = [Said("Maize"), Said(" grün"), Stopped("length"), Counted(3, 2), Closed()]
 
@@ -78,6 +81,19 @@ def test_an_answer_without_end_is_cut_off() -> None:
     block = (b":" + b"x" * 99_998 + b"\n") * 10
     with pytest.raises(LocalError, match="more than"):
         heard(*[block] * (RESPONSE_BYTES_MAX // len(block) + 1))
+
+
+def test_an_event_of_endless_empty_lines_is_cut_off() -> None:
+    with pytest.raises(LocalError, match="an event of more than"):
+        heard(*[b"data:\n" * 10_000] * (LINE_BYTES_MAX // 10_000 + 1))
+
+
+@pytest.mark.parametrize("claimed", [1 << 63, 10**400])
+def test_what_a_server_says_of_its_tokens_makes_no_rate_that_no_advert_holds(claimed: int) -> None:
+    timing = Timing(0)
+    for one in heard(said("Maize"), said(" too"), usage(claimed, claimed)):
+        timing.hear(one, 1)
+    assert all(0 < rate <= COUNT_MAX for rate in timing.rates())
 
 
 def test_only_the_first_of_several_answers_counts() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace as replace_wish
 import pytest
 from msgspec.structs import replace
 
-from node.market.choice import Market
+from node.market.choice import Market, modes_of
 from protocol.capacity import Advert, ModelOffer
 from protocol.errors import Code, LocalError
 from protocol.identity import digest
@@ -72,6 +72,16 @@ def test_modes_that_can_be_checked_are_named_for_whoever_wants_only_them() -> No
     assert caught.value.code == Code.NO_PROVIDER
 
 
-def test_no_more_modes_are_named_than_a_request_may() -> None:
-    adverts = {NodeId(bytes([n]) * 32): served_as(f"mode-{n}/gguf") for n in range(MODES_MAX + 3)}
-    assert len(Market(lambda: adverts, lambda node: False).modes_checkable()) == MODES_MAX
+def test_no_more_modes_are_named_than_a_request_may_and_the_best_go_first() -> None:
+    """Whoever invents modes must not push out those of others."""
+    modes = [f"a-{n}/gguf" for n in range(MODES_MAX + 3)]
+    invented = replace(
+        ADVERTS[DEAR], models=tuple(replace(ADVERTS[DEAR].models[0], mode=mode) for mode in modes)
+    )
+    adverts = {CHEAP: served_as("native-1/gguf"), DEAR: invented}
+    market = Market(lambda: adverts, lambda node: False)
+    ranked = market.candidates(replace_wish(WISH, modes=market.modes_checkable()))
+    assert ranked[0].node == CHEAP
+    named = modes_of(ranked)
+    assert len(named) <= MODES_MAX
+    assert named[0] == "native-1/gguf"

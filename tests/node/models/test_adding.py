@@ -110,6 +110,13 @@ def test_a_template_of_its_own_goes_before_the_tokenizers(tmp_path: Path) -> Non
     assert roles(model)[-1] == ("template", "chat_template.jinja")
 
 
+def test_a_template_in_a_large_tokenizer_config_is_found(tmp_path: Path) -> None:
+    """Those of Gemma 3 name some 6,000 tokens that mean nothing, in 1.2 MB."""
+    large = json.dumps({"added_tokens_decoder": "x" * 1_200_000, "chat_template": "{{ x }}"})
+    model = entry(folder_of(tmp_path, parts(tokenizer_config__json=large.encode())), tmp_path)
+    assert roles(model)[-1] == ("template", "tokenizer_config.json")
+
+
 def test_a_tokenizer_config_without_a_template_is_none(tmp_path: Path) -> None:
     model = entry(folder_of(tmp_path, parts(tokenizer_config__json=b"{}")), tmp_path)
     assert "template" not in dict(roles(model))
@@ -233,6 +240,16 @@ def test_the_first_entry_makes_the_file(tmp_path: Path) -> None:
     model = entry(folder_of(tmp_path, parts()), tmp_path, name="mine")
     add(own, model)
     assert load_catalogue(own).find("mine") == model
+
+
+def test_a_catalogue_that_is_no_text_is_left_alone_and_named(tmp_path: Path) -> None:
+    model = entry(folder_of(tmp_path, parts()), tmp_path)
+    own = tmp_path / "models.toml"
+    own.write_bytes(b"\xff\xfe")
+    with pytest.raises(LocalError, match="is no text in UTF-8") as caught:
+        add(own, model)
+    assert caught.value.code == Code.BAD_CONFIG
+    assert own.read_bytes() == b"\xff\xfe"
 
 
 def test_the_families_are_those_of_the_engine() -> None:

@@ -6,14 +6,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 from node.jobs.worker_process import packer_command
 from node.worker import pack
 from node.worker.engine.packed_file import is_intact, map_packed, write_packed
-from node.worker.engine.packed_index import NotPackedError, obstacle, read_index
+from node.worker.engine.packed_index import (
+    PRELUDE_BYTES,
+    Header,
+    NotPackedError,
+    obstacle,
+    prelude,
+    read_header,
+    read_index,
+)
 from node.worker.engine.packed_model import MemorySink, pack_model, packed_model_bytes
 from node.worker.pipe import (
     PACKED_LAYOUT,
@@ -109,6 +119,18 @@ def test_damaged_weights_are_seen_by_who_reads_them_all(packed: Path) -> None:
 def test_another_models_is_not_taken(packed: Path) -> None:
     with pytest.raises(NotPackedError, match="another model"):
         map_packed(packed, bytes(32))
+
+
+@pytest.mark.parametrize("changes", [{"windowed": ()}, {"norm_epsilon": -1.0}])
+def test_a_shape_that_no_model_has_is_not_taken(packed: Path, changes: dict[str, Any]) -> None:
+    with packed.open("rb") as file:
+        header = read_header(file, MODEL)
+    wrong = msgspec.structs.replace(header.index, shape=replace(header.index.shape, **changes))
+    raw = msgspec.msgpack.encode(Header(MODEL, header.digest, wrong))
+    body = packed.read_bytes()[PRELUDE_BYTES : PRELUDE_BYTES + wrong.end]
+    packed.write_bytes(prelude(wrong.end, raw) + body + raw)
+    with pytest.raises(NotPackedError, match="does not fit"):
+        map_packed(packed, MODEL)
 
 
 def test_one_of_another_layout_is_not_taken_and_goes(packed: Path, files: list[File]) -> None:

@@ -177,6 +177,17 @@ def test_control_tokens_that_the_weights_lack_may_not_be_written(tmp_path: Path)
         tokenizer.check_fits(266)
 
 
+def test_weights_that_lack_the_token_of_every_beginning_are_refused(tmp_path: Path) -> None:
+    added = [*byte_level()["added_tokens"], special(267, "<begin>")]
+    said = SAID | {"add_bos_token": True, "bos_token": "<begin>"}
+    tokenizer = opened(tmp_path, byte_level(added_tokens=added), said=said)
+    assert tokenizer.text("a")[0] == 267
+    tokenizer.check_fits(268)
+    with pytest.raises(LocalError, match="a token 267 and the weights have 267") as caught:
+        tokenizer.check_fits(267)
+    assert caught.value.code == Code.BAD_MODEL
+
+
 def test_the_default_of_several_templates(tmp_path: Path) -> None:
     several = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "yes"}]
     tokenizer = opened(tmp_path, byte_level(), said={"chat_template": several})

@@ -87,7 +87,9 @@ def build(folder: Path, compiler: Sequence[str] | None = None, optimise: str = "
         with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
             objects = list(threads.map(compile_, sources))
         library = work / target.name
-        libraries = ["-lm", "-pthread"] if sys.platform != "win32" else ["-lsynchronization"]
+        # A compiler may be told to compile for Windows from elsewhere.
+        is_windows = sys.platform == "win32" or any("-windows" in word for word in compiler)
+        libraries = ["-lapi-ms-win-core-synch-l1-2-0"] if is_windows else ["-lm", "-pthread"]
         _run([*compiler, "-shared", "-o", str(library), *map(str, objects), *libraries])
         os.replace(library, target)
     return target
@@ -143,7 +145,7 @@ def main() -> int:
     compiler = shlex.split(arguments.compiler) if arguments.compiler else None
     try:
         print(build(arguments.folder, compiler, arguments.optimise))
-    except CompilerError as error:
+    except (CompilerError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -43,6 +43,19 @@ def test_failing_compiler_is_quoted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_folder_that_cannot_be_written_to_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", building.__name__, str(tmp_path / "file" / "below")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "below" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_missing_compiler_is_named(tmp_path: Path) -> None:
     with pytest.raises(CompilerError, match="no-such-compiler"):
         build(tmp_path, ["no-such-compiler"])
@@ -78,7 +91,7 @@ def test_sanitizers_find_nothing(tmp_path: Path, sanitizer: str) -> None:
         subprocess.run(command, check=True)
         objects.append(target)
     subprocess.run([*compiled, *objects, "-o", program, "-lm", "-pthread"], check=True)
-    rounds = "40" if sanitizer == "thread" else "300"
+    rounds = "30" if sanitizer == "thread" else "100"
     ended = subprocess.run([program, rounds], capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr[-4000:]
     assert "steps" in ended.stdout
