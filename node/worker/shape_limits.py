@@ -4,10 +4,10 @@ from typing import Final
 
 from node.worker.shape import Shape
 
-# Far beyond any model that a home machine holds; the file's own size bounds the tensors.
+# Most are far beyond any model that a home machine holds; the file's own size bounds the tensors.
 LAYERS_MAX: Final = 1024
 WIDTH_MAX: Final = 1 << 20
-VOCABULARY_MAX: Final = 4 << 20
+VOCABULARY_MAX: Final = (1 << 19) - 1  # The masses of more would not fit the exact sampler.
 CONTEXT_TOKENS_MAX: Final = 1 << 24
 WINDOW_MAX: Final = 1 << 24
 

@@ -27,7 +27,6 @@ GROUP_BYTES: Final = {Q4: 160, Q8: 272}  # Of eight rows.
 ALIGNMENT: Final = 64  # Of every matrix and vector: a line of the processor's cache.
 EMBEDDING: Final = "embedding"
 HEAD: Final = "head"
-VOCABULARY_MAX: Final = (1 << 19) - 1  # Masses of more tokens would not fit the exact sampler.
 ROPE_DIVISORS: Final = "rope_divisors"
 OUTPUT_NORM: Final = "norm"
 MAGIC: Final = b"ayni-pkd"
@@ -150,8 +149,6 @@ def obstacle(shape: Shape) -> str:
         return f"the width of its heads is {shape.head_width}: it takes eights, up to 256"
     if shape.heads % shape.key_heads or shape.heads // shape.key_heads * shape.head_width % GROUP:
         return f"its {shape.heads} heads do not share {shape.key_heads} key heads evenly"
-    if shape.vocabulary > VOCABULARY_MAX:
-        return f"it has {shape.vocabulary} tokens, and {VOCABULARY_MAX} are the most"
     return ""
 
 

@@ -4,7 +4,10 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final
 
+from node.worker.pipe import PIPE_FRAME_BYTES_MAX
+
 ROWS_BYTES_MAX: Final = 64 << 20  # 57,000 tokens of a model of width 576, 8,000 of width 4096.
+OPENED_BYTES_MAX: Final = PIPE_FRAME_BYTES_MAX // 2
 KEPT_SECONDS: Final = 600  # After the end: how long verification may ask (SPEC.md).
 
 
@@ -30,9 +33,15 @@ class RowStore:
             self._drop(oldest, at)
 
     def open(self, task: int, places: Sequence[int]) -> list[bytes]:
-        """In the order of `places`; b"" for what was forgotten or never was."""
+        """In the order of `places`; b"" for what was forgotten or never was, and for what is more
+        than goes through the pipe at once: who asked can ask for those again."""
         rows = self._rows.get(task, {})
-        return [rows.get(place, b"") for place in places]
+        found, room = [], OPENED_BYTES_MAX
+        for place in places:
+            row = rows.get(place, b"")
+            room -= len(row)
+            found.append(row if room >= 0 else b"")
+        return found
 
     def ended(self, task: int, now: float) -> None:
         """The task is over; its rows stay until it is forgotten, for KEPT_SECONDS at most."""

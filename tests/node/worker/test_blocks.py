@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from node.worker.engine.blocks import BlockPool, Chain, PrefixHashes
 from node.worker.engine.fairness import OWNER, REQUESTERS_REMEMBERED_MAX, Turns
 from node.worker.engine.model import BLOCK_TOKENS
-from node.worker.engine.rows import KEPT_SECONDS, RowStore
+from node.worker.engine.rows import KEPT_SECONDS, OPENED_BYTES_MAX, RowStore
 from node.worker.engine.speculation import Guesser, Speculation
 
 WORDS = list(range(4 * BLOCK_TOKENS))
@@ -148,3 +148,11 @@ def test_the_bytes_of_rows_are_counted(script: list[tuple[int, int]]) -> None:
             rows.keep(task, place, bytes(size))
         kept = [len(row) for t in range(4) for row in rows.open(t, range(place + 1))]
         assert rows.size_bytes == sum(kept) <= 50
+
+
+def test_rows_that_are_too_much_for_the_pipe_are_left_for_another_time() -> None:
+    rows = RowStore()
+    for place in range(3):
+        rows.keep(1, place, bytes([place]) * (OPENED_BYTES_MAX // 2))
+    assert [len(row) for row in rows.open(1, [0, 1, 2])] == [OPENED_BYTES_MAX // 2] * 2 + [0]
+    assert len(rows.open(1, [2])[0]) == OPENED_BYTES_MAX // 2
