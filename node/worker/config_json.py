@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from node.worker.weight_file import bad_model, open_file
+from node.worker.weight_file import bad_model, whole
 
 JSON_BYTES_MAX: Final = 4 << 20  # The index of a large model in many parts has some 100 KiB.
 
@@ -74,10 +74,7 @@ class Config:
 def read_json(path: Path) -> dict[str, object]:
     """Raises LocalError: NOT_FOUND when it cannot be opened, BAD_MODEL when it is no JSON object
     or too large a one."""
-    with open_file(path) as file:
-        data = file.read(JSON_BYTES_MAX + 1)
-    if len(data) > JSON_BYTES_MAX:
-        raise bad_model(path, f"it has more than {JSON_BYTES_MAX} bytes")
+    data = whole(path, JSON_BYTES_MAX)
     try:
         return msgspec.json.decode(data, type=dict[str, object])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

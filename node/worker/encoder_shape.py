@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from node.worker.pipe import File
-from node.worker.weight_file import bad_model
+from node.worker.weight_file import bad_model, whole
 from protocol.errors import Code, LocalError
 from protocol.job.vectors import NUMBER_BYTES
 from protocol.limits import VECTOR_BYTES_MAX
@@ -139,13 +139,7 @@ def _optional(paths: Mapping[str, Path], name: str, kind: type[T]) -> T | None:
 
 
 def _read(path: Path, kind: type[T]) -> T:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_JSON_BYTES_MAX + 1)
-    except OSError as error:
-        raise LocalError(Code.NOT_FOUND, f"{path} cannot be read: {error.strerror}.") from None
-    if len(data) > _JSON_BYTES_MAX:
-        raise bad_model(path, f"it has more than {_JSON_BYTES_MAX} bytes")
+    data = whole(path, _JSON_BYTES_MAX)
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -25,7 +25,7 @@ from node.worker.vocabulary import (
     spelled_by_letters,
     spelled_by_pieces,
 )
-from node.worker.weight_file import bad_model, open_file
+from node.worker.weight_file import bad_model, whole
 
 JSON_BYTES_MAX: Final = 64 << 20  # Those of today's largest vocabularies have some 20 MiB.
 TOKENS_MAX: Final = 4 << 20
@@ -104,10 +104,7 @@ def json_vocabulary(files: Sequence[File], said: TemplateFile) -> Vocabulary:
 
 
 def _read(path: Path) -> _Read:
-    with open_file(path) as file:
-        data = file.read(JSON_BYTES_MAX + 1)
-    if len(data) > JSON_BYTES_MAX:
-        raise bad_model(path, f"it has more than {JSON_BYTES_MAX} bytes")
+    data = whole(path, JSON_BYTES_MAX)
     try:
         plain = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         read = _Read(path, msgspec.json.decode(data, type=_File), plain)

@@ -6,7 +6,8 @@ PipeError, after which the pipe is of no further use. The daemon ends the worker
 pipe: the same thing happens when the daemon dies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from typing import Annotated, Final
 
 import msgspec
@@ -240,6 +241,14 @@ ToWorker = Start | Load | Measure | Add | Cancel | Open | Forget | Embed
 FromWorker = (
     Ready | Loaded | LoadFailed | Measured | Began | Progress | Opened | Embedded | Ended | Failed
 )
+
+
+def began(task: int, ids: Sequence[int]) -> Began:
+    """That a task with these tokens to read is admitted. Their digest is that of
+    protocol.job.commitment.prompt_ids_digest, which the worker may not import."""
+    raw = b"".join(token.to_bytes(4, "little") for token in ids)
+    return Began(task, len(ids), blake2b(raw, digest_size=32).digest())
+
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

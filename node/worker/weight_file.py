@@ -26,6 +26,16 @@ def open_file(path: Path) -> BinaryIO:
         ) from None
 
 
+def whole(path: Path, bytes_max: int) -> bytes:
+    """All of a small file. Raises LocalError: NOT_FOUND when it cannot be opened, BAD_MODEL when
+    it is larger than that."""
+    with open_file(path) as file:
+        data = file.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise bad_model(path, f"it has more than {bytes_max} bytes")
+    return data
+
+
 def part(file: BinaryIO, path: Path, offset: int, size_bytes: int) -> Tensor:
     """uint8, [size_bytes], which nobody else holds. It is copied and not mapped: a file that
     somebody cuts while it is read is then refused, where a mapped one would end the process.

@@ -9,7 +9,7 @@ from typing import Final
 from tokenizers import Tokenizer
 
 from node.worker.pipe import File
-from node.worker.weight_file import bad_model
+from node.worker.weight_file import bad_model, whole
 from protocol.errors import Code, LocalError
 
 # The parts that BERT's tokenizers are made of. Others are refused: some hold expressions of the
@@ -60,13 +60,7 @@ class TextTokenizer:
 
 
 def _read(path: Path) -> Tokenizer:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_JSON_BYTES_MAX + 1)
-    except OSError as error:
-        raise LocalError(Code.NOT_FOUND, f"{path} cannot be read: {error.strerror}.") from None
-    if len(data) > _JSON_BYTES_MAX:
-        raise bad_model(path, f"it has more than {_JSON_BYTES_MAX} bytes")
+    data = whole(path, _JSON_BYTES_MAX)
     _check_parts(path, data)
     try:
         return Tokenizer.from_buffer(data)

@@ -4,7 +4,6 @@ import ctypes
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +17,7 @@ from node.worker.engine.embed_queue import STEP_TOKENS_MAX, EmbedQueue
 from node.worker.engine.engine import Facts, Say
 from node.worker.engine.model import Rates
 from node.worker.engine.room import SPARE_BYTES, free_bytes
-from node.worker.pipe import Add, Began, Embed, Embedded, Ended, File, Load
+from node.worker.pipe import Add, Embed, Embedded, Ended, File, Load, began
 from node.worker.safetensors import SafetensorsFiles
 from node.worker.weight_file import bad_model
 from node.worker.wordpiece import TextTokenizer
@@ -94,9 +93,8 @@ class EmbeddingEngine:
             )
         texts = self._tokenizer.encode(task.texts)
         ids = [token for text in texts for token in text]
-        raw = b"".join(token.to_bytes(4, "little") for token in ids)
         self._queue.add(task.task, texts, owner)
-        say(Began(task.task, len(ids), blake2b(raw, digest_size=32).digest()))
+        say(began(task.task, ids))
 
     def cancel(self, task: int, say: Say) -> None:
         if self._queue.cancel(task):

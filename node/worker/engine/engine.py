@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import takewhile
 from typing import Final, Protocol
 
@@ -11,7 +10,7 @@ from node.worker.engine.model import OpenedModel, Rates
 from node.worker.engine.rows import RowStore
 from node.worker.engine.scheduler import Scheduler, Settings, pace_for
 from node.worker.engine.sequence import Job, Text
-from node.worker.pipe import Add, Began, Embed, Embedded, Ended, Failed, Load, Progress
+from node.worker.pipe import Add, Began, Embed, Embedded, Ended, Failed, Load, Progress, began
 from protocol.errors import Code, LocalError
 
 Say = Callable[[Began | Progress | Embedded | Ended | Failed], None]
@@ -103,8 +102,7 @@ class Engine:
         job = self._job(task)
         events = self._scheduler.add(job)
         read = [*job.prompt, *job.prefix]
-        raw = b"".join(token.to_bytes(4, "little") for token in read)
-        say(Began(task.task, len(read), blake2b(raw, digest_size=32).digest()))
+        say(began(task.task, read))
         for event in events:
             say(event)
 
