@@ -142,17 +142,32 @@ class AskSettings(Settings, frozen=True, kw_only=True):
     cost_max: MicrocreditsField = 1_000_000
 
 
-class RiskSettings(Settings, frozen=True, kw_only=True):
-    """[risk]: in microcredits, what any one requester may owe this node for jobs."""
+class ChannelSettings(Settings, frozen=True, kw_only=True):
+    """[channels]: how jobs are paid, asked and served."""
 
-    stranger_microcredits: MicrocreditsField = 100_000
+    life_seconds: Annotated[int, Meta(ge=60, le=90 * 86_400)] = 3 * 86_400
+    idle_seconds: Annotated[int, Meta(ge=1, le=90 * 86_400)] = 86_400
+    deposit_percent: Annotated[int, Meta(ge=1, le=100)] = 2
+    """Of the balance, what one channel may hold ahead of need."""
+    locked_percent: Annotated[int, Meta(ge=1, le=100)] = 20
+    """Of all credits, what all channels together may hold ahead of need."""
+    settle_above: MicrocreditsField = 10_000_000
+    """Microcredits earned in one channel that are settled without waiting for more."""
+    settle_percent: Annotated[int, Meta(ge=1, le=100)] = 25
+    """The same as a share of the own balance."""
+    voucher_copy: Annotated[str, Meta(max_length=4096)] = ""
+    """A file on another disk for a second copy of what was earned and is not settled."""
 
 
 class LedgerSettings(Settings, frozen=True, kw_only=True):
-    """[ledger]: the pace of what needs no hurry."""
+    """[ledger]: the pace of what needs no hurry, and how much history is kept. `recent` prunes
+    others' chains to checkpoints that witnesses sealed; `own` keeps this node's chain, channels
+    and all proofs, and follows nobody else's. A witness keeps all, whatever is set."""
 
     claim_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 60
     audit_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 30
+    check_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    keep: Literal["all", "recent", "own"] = "all"
 
 
 class ModelSettings(Settings, frozen=True, kw_only=True):
@@ -176,7 +191,7 @@ class Config(Settings, frozen=True, kw_only=True):
     worker: WorkerSettings = WorkerSettings()
     api: ApiSettings = ApiSettings()
     ask: AskSettings = AskSettings()
-    risk: RiskSettings = RiskSettings()
+    channels: ChannelSettings = ChannelSettings()
     ledger: LedgerSettings = LedgerSettings()
     models: ModelSettings = ModelSettings()
     log: LogSettings = LogSettings()

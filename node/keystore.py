@@ -44,15 +44,19 @@ Prompt = Callable[[], str]
 """Asks the person at the terminal for the passphrase, without showing it."""
 
 
-def create_key(path: Path, passphrase: bytes | None) -> Seed:
-    """Make a new key and keep it at `path`, encrypted unless `passphrase` is None.
+def create_key(path: Path, passphrase: bytes | None, seed: Seed | None = None) -> Seed:
+    """Make a new key, or that of `seed`, and keep it at `path`, encrypted unless `passphrase` is
+    None.
 
     The file appears whole or not at all, readable by its owner alone. Raises LocalError: BAD_KEY
     where there is a file already, or for an empty passphrase; UNAVAILABLE when the disk fails.
     """
     if passphrase is not None:
         _check_passphrase(passphrase)
-    key = Ed25519PrivateKey.generate()
+    if seed is None:
+        key = Ed25519PrivateKey.generate()
+    else:
+        key = Ed25519PrivateKey.from_private_bytes(seed)
     plain = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     if passphrase is None:
         pem = _pem("PRIVATE KEY", plain)

@@ -92,8 +92,18 @@ def sequence_next(stored: int, now_ms: int) -> int:
 def advert_checked(signed: Signed, network: NetworkId, now_ms: int) -> Opened[Advert]:
     """An advert whose form, signature, version and clock hold.
 
-    `now_ms` is the receiver's wall clock. Raises RemoteError: those of `unseal`, WRONG_VERSION,
-    or EXPIRED where its clock is more than three minutes from ours.
+    `now_ms` is the receiver's wall clock. Raises RemoteError: what `advert_opened` and `dated_near`
+    raise.
+    """
+    opened = advert_opened(signed, network)
+    dated_near(opened.value, now_ms)
+    return opened
+
+
+def advert_opened(signed: Signed, network: NetworkId) -> Opened[Advert]:
+    """An advert whose form, signature and version hold, whenever it was made.
+
+    Raises RemoteError: those of `unseal`, or WRONG_VERSION.
     """
     opened = unseal(signed, network, Advert, ADVERT_BYTES_MAX)
     advert = opened.value
@@ -102,12 +112,17 @@ def advert_checked(signed: Signed, network: NetworkId, now_ms: int) -> Opened[Ad
             Code.WRONG_VERSION,
             f"An advert of version {advert.version} came; this node speaks {PROTOCOL_VERSION}.",
         )
+    return opened
+
+
+def dated_near(advert: Advert, now_ms: int) -> None:
+    """Raises RemoteError EXPIRED where an advert is dated more than three minutes from now, by the
+    receiver's wall clock."""
     skew_ms = advert.issued_at - now_ms
     if abs(skew_ms) > ADVERT_CLOCK_SKEW_MS:
         raise RemoteError(
             Code.EXPIRED, f"An advert was made {skew_ms} ms from now by this node's clock."
         )
-    return opened
 
 
 def supersedes(new: Advert, sequence_known: int | None) -> bool:

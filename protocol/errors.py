@@ -66,6 +66,12 @@ class Code(StrEnum):
     NOT_WITNESS = "NOT_WITNESS"
     FORGOT = "FORGOT"  # A witness has lost votes of its own and casts no more.
     HALTED = "HALTED"
+    # Channels.
+    NO_CHANNEL = "NO_CHANNEL"  # It is not known here, or not certified, or of others.
+    CHANNEL_CLOSED = "CHANNEL_CLOSED"  # It nears its expiry, settles or is settled.
+    BAD_VOUCHER = "BAD_VOUCHER"
+    NOT_THIS_TURN = "NOT_THIS_TURN"
+    OLD_TURN = "OLD_TURN"
 
 
 def code_known(text: str) -> Code:

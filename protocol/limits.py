@@ -114,7 +114,30 @@ RANGE_ENTRIES_MAX: Final = 1024  # Small entries fill a frame at about that many
 ACCOUNTS_PAGE_MAX: Final = 1024  # 34 KiB.
 PROOFS_PAGE_MAX: Final = 16  # Of the largest contradictions, 29 KiB each, 16 fill half a frame.
 INSTANCE_BYTES: Final = 16  # Random: two daemons with one key are told apart.
+LEDGER_ASKS_AT_ONCE_MAX: Final = 64  # Of one stream: what is small is asked and answered together.
 VOTE_BURST_ENTRIES: Final = 60  # A minute's entries at once, after a time of silence.
 VOTE_INTERVAL_MS: Final = 1_000  # Then one entry a second for each account.
 VOTE_ACCOUNTS_MAX: Final = 65_536  # Buckets kept: about 16 MiB; the least used go first.
+CHECKPOINT_BYTES_MAX: Final = 5 << 10  # 64 seals of 70 bytes over one state.
+CHECKPOINT_PAGE_HOLDINGS: Final = 1024  # 60 KiB; what the digest of them is chained by.
+CHECKPOINT_HOLDINGS_MAX: Final = (
+    1 << 18
+)  # 40 MiB while one is taken over; longer chains stay whole.
 FAULTS_SHOWN_MAX: Final = 100  # Of an audit: enough to see what is wrong, however much is.
+
+# Channels (facts of the ledger, 1.4). The lengths of time are of the genesis; these are its usual.
+GRACE_MS_USUAL: Final = 300_000  # After the expiry the payee may still settle in turn 1.
+WINDOW_MS_USUAL: Final = 600_000  # Of each turn after that: 5 delays and 4 skews fit many times.
+TURN_MS_MIN: Final = 1_000  # Of GRACE and WINDOW: shorter ones fit no round trip between homes.
+TURN_MS_MAX: Final = 86_400_000  # Of both: a day, or nobody would wait for it.
+SETTLE_AHEAD_GRACES: Final = 12  # A payee settles 12 x GRACE, an hour, before the expiry (Delta).
+COUNT_AHEAD_GRACES: Final = 24  # It counts vouchers until 24 x GRACE, two hours, before it.
+TURN_MAX: Final = 1 << 32  # A turn a second for 136 years.
+TOPUPS_SHOWN_MAX: Final = 64  # That a proposal shows: a payee counts no funding beyond these.
+CHANNEL_MS_MAX: Final = 60_000  # A job waits so long for a channel to be opened, then goes on.
+HELD_LOOK_MS: Final = 250  # A provider looks again so soon whether the window has room.
+WINDOW_CHUNKS_MAX: Final = 32  # Half a thousand tokens, for who has paid for far more.
+PROMPT_BYTES_PER_TOKEN: Final = (
+    6  # Ordinary text has 3 to 5: what is paid first is no more than due.
+)
+PREPARED_BYTES_MAX: Final = 5 << 10  # 64 seals of 70 bytes over one value of a channel.

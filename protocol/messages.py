@@ -10,6 +10,7 @@ from protocol.envelope import Opened, Signed, unseal
 from protocol.errors import Code, RemoteError
 from protocol.ids import NetworkId
 from protocol.job.terms import Cancel, Chunk, Delta, Order, Quote, Receipt, Refuse, Request, Started
+from protocol.ledger.voucher import VOUCHER_BYTES_MAX, Voucher
 from protocol.limits import (
     ADVERT_BYTES_MAX,
     CHUNK_VECTORS_BYTES_MAX,
@@ -21,9 +22,9 @@ from protocol.limits import (
 JOB_PROTOCOL: Final = "/ayni/job/1"
 ADVERTS_PROTOCOL: Final = "/ayni/adverts/1"
 
-JobBody = Request | Quote | Order | Started | Chunk | Receipt | Refuse
+JobBody = Request | Quote | Order | Started | Chunk | Voucher | Receipt | Refuse
 """What is in an envelope on a job's stream."""
-FromRequester = Request | Order | Receipt | Refuse
+FromRequester = Request | Order | Voucher | Receipt | Refuse
 FromProvider = Quote | Started | Chunk | Receipt | Refuse
 JobFrame = Signed | Delta | Cancel
 """What is in a frame on a job's stream."""
@@ -32,10 +33,11 @@ BODY_BYTES_MAX: Final[dict[type[Struct], int]] = {
     Request: 5120,  # The biases of 300 tokens take two thirds of it.
     Quote: 512,
     # Messages of a chat have a few bytes of overhead each; ids take at most five.
-    Order: PROMPT_BYTES_MAX + 16_384 + 5 * PREFIX_TOKENS_MAX,
+    Order: PROMPT_BYTES_MAX + 16_384 + 5 * PREFIX_TOKENS_MAX + 512,
     Started: 256,
     # Vectors have a head of three bytes each, and leave the rest no less room than without.
     Chunk: 640 + CHUNK_VECTORS_BYTES_MAX,
+    Voucher: VOUCHER_BYTES_MAX,
     Receipt: 512,
     Refuse: 2048,
     Advert: ADVERT_BYTES_MAX,
@@ -45,12 +47,20 @@ ADVERTS_PAGE_BYTES_MAX: Final = FRAME_BYTES_MAX  # Fewer adverts go where they a
 ADVERTS_ASKED: Final = b"adverts/1"
 """The request frame of the direct exchange: it asks for all, so it says nothing more."""
 
+_VOUCHER_HEAD: Final = b"\x95\xa7voucher"  # An array of the tag and four fields.
+
 B = TypeVar("B", bound=Struct)
 
 
 def job_frame(data: bytes) -> JobFrame:
     """The frame in these bytes. Raises RemoteError TOO_LARGE, BAD_ENCODING or BAD_MESSAGE."""
     return codec.decode(data, JobFrame, FRAME_BYTES_MAX)  # type: ignore[arg-type]
+
+
+def is_voucher(signed: Signed) -> bool:
+    """Whether a frame says that it holds a voucher. Nothing of it is checked: that is for whoever
+    counts it, who has to see the signature himself."""
+    return signed.body.startswith(_VOUCHER_HEAD)
 
 
 def job_body(signed: Signed, network: NetworkId, kind: type[B]) -> Opened[B]:

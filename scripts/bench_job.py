@@ -5,6 +5,9 @@
 The bare worker is `WorkerPool.generate` called in this process; the whole path is this process
 -> HTTP -> a requester's daemon -> libp2p -> a provider's daemon -> its worker, all on loopback.
 Both get the same prompt, seed and number of tokens, in turns, and the median of each is shown.
+
+The jobs of the whole path are paid by vouchers on a channel. What that adds to the first token is
+measured against a second network, of which the provider takes nothing: single jobs in turns.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +28,7 @@ import psutil
 import trio
 from bench_idle import idle_figures, idle_lines
 from bench_net import ROOT, machine, open_net
+from msgspec.structs import replace
 
 from node.app.own_models import model_files
 from node.config import Config, ShareSettings, find_paths
@@ -44,6 +49,7 @@ TEMPERATURE_MILLIONTHS = 800_000
 READY_SECONDS_MAX = 300
 RATIO_GOAL = 0.97
 ADDED_MS_GOAL = 30
+PAID_TOKENS = 8  # Of the answers whose first word alone is timed.
 
 TINY_CATALOGUE = """
 [[models]]
@@ -219,6 +225,27 @@ async def compare(sides: Sides, streams: int, rounds: int) -> dict[str, Any]:
     }
 
 
+async def compare_paid(
+    opening: Answer, free: Ask, paid: Ask, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Milliseconds to the first token: of the job for which the channel was opened, and of later
+    ones, free and paid, in turns; quartiles, since other work of the machine is in both."""
+    times: dict[str, list[float]] = {"free": [], "paid": [], "added": []}
+    for _ in range(rounds):
+        one = 1000 * (await free(1)).first
+        other = 1000 * (await paid(1)).first
+        times["free"].append(one)
+        times["paid"].append(other)
+        times["added"].append(other - one)
+    figures = {name: _quartiles(each) for name, each in times.items()}
+    return {"opening": {"ms": round(1000 * opening.first, 1)}, **figures}
+
+
+def _quartiles(times: list[float]) -> dict[str, float]:
+    low, middle, high = statistics.quantiles(times, n=4)
+    return {"low": round(low, 1), "median": round(middle, 1), "high": round(high, 1)}
+
+
 async def ready_model(catalogue: Catalogue, name: str) -> ReadyModel:
     paths = find_paths()
     return await ModelCache(paths.models_folder, Path()).get(catalogue.find(name))
@@ -234,7 +261,21 @@ async def wait_for_offer(client: httpx.AsyncClient) -> None:
         await trio.sleep(0.2)
 
 
-async def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+@asynccontextmanager
+async def open_asker(node: dict[str, Any]) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a node that asks, once somebody offers it a model."""
+    key = read_api_key(find_paths(Path(node["home"])).api_key_file)
+    async with httpx.AsyncClient(
+        base_url=node["url"],
+        headers={"authorization": f"Bearer {key}"},
+        timeout=600,
+        trust_env=False,
+    ) as client:
+        await wait_for_offer(client)
+        yield client
+
+
+async def measure(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     model, tokens = chosen.model, chosen.tokens
     models = tiny_catalogue(folder) if model == "tiny" else ""
     own = folder / "models.toml"
@@ -247,26 +288,28 @@ async def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, An
     worker = WorkerSettings(idle_priority=settings.worker.idle_priority, slots=SLOTS)
     files = [model_files(ready, folder / "packed", 0)]
     with open_net(2, settings, models) as (asker, provider):
-        key = read_api_key(find_paths(Path(asker["home"])).api_key_file)
-        async with (
-            httpx.AsyncClient(
-                base_url=asker["url"],
-                headers={"authorization": f"Bearer {key}"},
-                timeout=600,
-                trust_env=False,
-            ) as client,
-            open_pool(PoolSettings(files, worker)) as pool,
-        ):
-            await wait_for_offer(client)
+        async with open_asker(asker) as client, open_pool(PoolSettings(files, worker)) as pool:
             while not pool.served:
                 await pool.wait_changed()
             bare = partial(ask_worker, pool, ready, tokens)
             whole = partial(ask_network, client, model, tokens)
+            opening = await ask_network(client, model, tokens, 1)
             for ask in (bare, whole):  # The first answer of each warms up what is lazy.
                 await ask(1)
             daemons = {node["name"]: psutil.Process(node["pid"]) for node in (asker, provider)}
             sides = Sides(bare, whole, daemons)
-            return [await compare(sides, streams, chosen.rounds) for streams in chosen.streams]
+            jobs = [await compare(sides, streams, chosen.rounds) for streams in chosen.streams]
+        free = replace(settings, share=replace(settings.share, price_in=0, price_out=0))
+        with open_net(2, free, models) as (other, _):
+            async with open_asker(asker) as paying, open_asker(other) as unpaying:
+                sides_of = [
+                    partial(ask_network, client, model, PAID_TOKENS)
+                    for client in (unpaying, paying)
+                ]
+                for ask in sides_of:
+                    await ask(1)
+                paid = await compare_paid(opening, *sides_of, 4 * chosen.rounds)
+    return {"jobs": jobs, "paid_ms_first": paid}
 
 
 def tiny_catalogue(folder: Path) -> str:
@@ -293,7 +336,7 @@ def main() -> None:
     chosen = parser.parse_args()
     figures: dict[str, Any] = {"machine": machine(), "model": chosen.model}
     with tempfile.TemporaryDirectory(prefix="ayni-bench-") as folder:
-        figures["jobs"] = trio.run(measure, chosen, Path(folder))
+        figures.update(trio.run(measure, chosen, Path(folder)))
     if not chosen.no_idle:
         figures["idle"] = idle_figures()
     if chosen.json:
@@ -309,6 +352,13 @@ def main() -> None:
             f"{job['processor_ms_per_token']} ms of processor a token; "
             f"{'the same text' if job['same_text'] else 'other texts'}"
         )
+    paid = figures["paid_ms_first"]
+    print(
+        f"one job alone, to the first token: free {paid['free']['median']} ms, paid on an open "
+        f"channel {paid['paid']['median']} ms: {paid['added']['median']} ms added (quartiles "
+        f"{paid['added']['low']} to {paid['added']['high']}); the first of all, with the channel "
+        f"to open, {paid['opening']['ms']} ms"
+    )
     for line in [] if chosen.no_idle else idle_lines(figures["idle"]):
         print(line)
 

@@ -2,9 +2,10 @@
 
     .venv/bin/python scripts/bench_ledger.py [--quick] [--json]
 
-Four witnesses are real processes on this machine, on loopback; each runs what a witness needs:
-identity, network, database, ledger. Payers, in processes of their own, keep many accounts' entries
-on their way at once. Every figure stands beside a baseline measured in the same run.
+Four and then seven witnesses are real processes on this machine, on loopback; each runs what a
+witness needs: identity, network, database, ledger. Payers, in processes of their own, keep many
+accounts' entries on their way at once. Every figure stands beside a baseline measured in the same
+run.
 """
 
 import argparse
@@ -17,18 +18,37 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 from bench_ledger_alone import alone_figures
+from bench_ledger_cores import CORES_ENTRIES_MIN, cores_figures, cores_lines
 from bench_ledger_disk import disk_figures
 from bench_ledger_verify import ROUNDS, raw_rate, verify_figures, verify_lines
-from bench_ledger_world import STREAMS, WITNESSES, charter_of
+from bench_ledger_world import charter_of
 from bench_net import machine
 
 SCRIPT = Path(__file__).with_name("bench_ledger_node.py")
-PAYERS, HOSTS = 2, 8  # Processes, and the nodes in each.
-ON_THEIR_WAY = PAYERS * HOSTS * STREAMS
+PAYERS = 2  # Processes.
+WITNESS_COUNTS = (4, 7)
+
+
+class Shape(NamedTuple):
+    """Who pays: nodes in each process, and accounts that pay at the same time behind each."""
+
+    name: str
+    hosts: int
+    lanes: int
+
+    @property
+    def on_their_way(self) -> int:
+        """Entries, of all payers."""
+        return PAYERS * self.hosts * self.lanes
+
+
+# A node signs one entry after another, so homes that pay are many connections with little on each;
+# what many accounts share a connection with, such as a gateway, has its questions travel together.
+SHAPES = (Shape("homes", 16, 2), Shape("gateways", 1, 64))
 CORES = os.cpu_count() or 1
 WARM_SECONDS = 2
 CERTIFIED_GOAL = 0.6
@@ -90,22 +110,22 @@ def parts_ended() -> Iterator[list[Part]]:
             part.kill()
 
 
-def certified_figures(folder: Path, seconds: float) -> dict[str, Any]:
-    """Entries certified and stored by all four witnesses, and how long a vote takes."""
-    paying = (
-        int((seconds + WARM_SECONDS) * PER_SECOND_MAX) // ENTRIES_PER_ACCOUNT + 4 * ON_THEIR_WAY
-    )
+def certified_figures(folder: Path, seconds: float, count: int, shape: Shape) -> dict[str, Any]:
+    """Entries certified and stored by all of `count` witnesses, and how long a vote takes."""
+    paying = int((seconds + WARM_SECONDS) * PER_SECOND_MAX) // ENTRIES_PER_ACCOUNT
+    paying += 4 * shape.on_their_way
     probing = int(seconds * PROBE_PER_SECOND_MAX) + 100
     accounts = paying + 2 * probing
     with parts_ended() as parts:
 
         def start(name: str, **task: Any) -> Part:
-            parts.append(Part(name, {"accounts": accounts, "seconds": seconds, **task}))
+            common = {"accounts": accounts, "seconds": seconds, "witnesses": count}
+            parts.append(Part(name, {**common, **task}))
             return parts[-1]
 
         witnesses = []
-        for number in range(WITNESSES):
-            home = folder / f"witness-{number}"
+        for number in range(count):
+            home = folder / f"{shape.name}-{count}-{number}"
             home.mkdir()
             witnesses.append(start("witness", number=number, folder=str(home)))
         asked = {"addresses": [witness.says()["address"] for witness in witnesses]}
@@ -119,7 +139,8 @@ def certified_figures(folder: Path, seconds: float) -> dict[str, Any]:
             start(
                 "payer",
                 number=number,
-                hosts=HOSTS,
+                hosts=shape.hosts,
+                lanes=shape.lanes,
                 first=number * share,
                 last=(number + 1) * share,
                 warm_seconds=WARM_SECONDS,
@@ -128,8 +149,10 @@ def certified_figures(folder: Path, seconds: float) -> dict[str, Any]:
             for number in range(PAYERS)
         ]
         run = measured(probe, payers, witnesses, seconds)
-        stored(run.pop("in_all"), witnesses)
-    return {**run, "vote_ms": {"unloaded": unloaded, **run["vote_ms"]}}
+        stored(run.pop("in_all"), witnesses, shape)
+    votes = {"unloaded": unloaded, **run["vote_ms"]}
+    of = {"witnesses": count, "shape": shape.name, "on_their_way": shape.on_their_way}
+    return {**of, **run, "vote_ms": votes}
 
 
 def measured(
@@ -156,7 +179,6 @@ def measured(
     at_payer = sum(spent[one] for one in payers) / certified
     return {
         "payers": len(payers),
-        "on_their_way": ON_THEIR_WAY,
         "seconds": seconds,
         "in_all": sum(result["in_all"] for result in results),
         "certified": certified,
@@ -171,27 +193,27 @@ def measured(
     }
 
 
-def stored(certified: int, witnesses: Sequence[Part]) -> None:
+def stored(certified: int, witnesses: Sequence[Part], shape: Shape) -> None:
     """Each witness has what the payers say, and at most what was on its way at the end."""
     for witness in witnesses:
         witness.tell()
         said = witness.says()
-        if not certified <= said["entries"] <= certified + ON_THEIR_WAY or said["refused"]:
+        if not certified <= said["entries"] <= certified + shape.on_their_way or said["refused"]:
             raise SystemExit(f"{certified} entries were certified; a witness says {said}.")
         witness.end()
 
 
-def bound_figures(figures: dict[str, Any]) -> dict[str, Any]:
+def bound_figures(figures: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     """What the goals are measured by. A disk's group is of 100 changes; the stricter reading takes
     them as entries, although each witness writes a vote and a certificate for each.
 
     `ratio` is of the rate as it was; `ratio_of_share` of the rate for each processor second that
     this benchmark got, since on a machine with other work it did not get them all.
     """
-    each = 1 + charter_of([]).quorum
-    disk, run = figures["disk"]["database_changes_per_second"], figures["certified"]
-    together = figures["raw_per_second"] * CORES / (each * WITNESSES)
-    one = figures["raw_per_second"] / each
+    count = run["witnesses"]
+    each = 1 + charter_of([], count).quorum
+    disk = figures["disk"]["database_changes_per_second"]
+    together = figures["raw_per_second"] * CORES / (each * count)
     bound = min(disk, together)
     ratio = run["certified_per_second"] / bound
     return {
@@ -201,41 +223,55 @@ def bound_figures(figures: dict[str, Any]) -> dict[str, Any]:
         "ratio": round(ratio, 3),
         "ratio_of_share": round(ratio / run["processor_share"], 3),
         "goal": CERTIFIED_GOAL,
-        "alone_bound": round(min(disk, one), 1),
-        "alone_ratio": round(figures["alone"]["certified_per_second"] / min(disk, one), 3),
-        "alone_ratio_of_processor": round(
-            1000 / figures["alone"]["processor_ms_per_entry"] / min(disk, one), 3
-        ),
     }
+
+
+def alone_bound(figures: dict[str, Any]) -> dict[str, Any]:
+    """The same for one witness without a network, of four."""
+    alone = figures["alone"]
+    disk = figures["disk"]["database_changes_per_second"]
+    bound = min(disk, figures["raw_per_second"] / (1 + charter_of([]).quorum))
+    return {
+        "bound": round(bound, 1),
+        "ratio": round(alone["certified_per_second"] / bound, 3),
+        "ratio_of_processor": round(1000 / alone["processor_ms_per_entry"] / bound, 3),
+    }
+
+
+def run_lines(run: dict[str, Any]) -> list[str]:
+    """For people: one run with a network."""
+    spent, bound = run["processor_ms_per_entry"], run["bound"]
+    return [
+        f"{run['witnesses']} witnesses, {run['payers']} payers as {run['shape']}, "
+        f"{run['on_their_way']} entries on their way: {run['certified_per_second']} certified "
+        f"entries/s, {run['certified_per_second_and_core']} for each core, with "
+        f"{run['processor_share']} of the machine's processor time; for an entry "
+        f"{spent['each_witness']} ms at each witness, {spent['payer']} ms at its payer",
+        f"  bound {bound['bound']}/s (disk {bound['by_disk']}, signatures "
+        f"{bound['by_signatures']}): ratio {bound['ratio']}, of the processor time had "
+        f"{bound['ratio_of_share']} (goal: {bound['goal']})",
+        *(
+            f"  a vote, {name}: p50 {one['p50']} ms, p99 {one['p99']} ms ({one['count']})"
+            for name, one in run["vote_ms"].items()
+        ),
+    ]
 
 
 def lines_of(figures: dict[str, Any]) -> list[str]:
     """For people."""
-    disk, run, bound = figures["disk"], figures["certified"], figures["bound"]
-    spent, votes = run["processor_ms_per_entry"], run["vote_ms"]
-    alone = figures["alone"]
+    disk, alone, of_alone = figures["disk"], figures["alone"], figures["alone"]["bound"]
     return [
         json.dumps(figures["machine"]),
         f"raw: {figures['raw_per_second']} verifications/s on one core; the database "
         f"{disk['database_groups_per_second']} groups of {disk['group']} changes/s, a plain file "
         f"{disk['file_groups_per_second']}",
-        f"{WITNESSES} witnesses, {run['payers']} payers, {run['on_their_way']} entries on their "
-        f"way: {run['certified_per_second']} certified entries/s, "
-        f"{run['certified_per_second_and_core']} for each core, with "
-        f"{run['processor_share']} of the machine's processor time; for an entry "
-        f"{spent['each_witness']} ms at each witness, {spent['payer']} ms at its payer",
-        f"bound {bound['bound']}/s (disk {bound['by_disk']}, signatures "
-        f"{bound['by_signatures']}): ratio {bound['ratio']}, of the processor time had "
-        f"{bound['ratio_of_share']} (goal: {bound['goal']})",
-        f"one witness without a network: {alone['certified_per_second']} certified entries/s, "
-        f"{alone['processor_ms_per_entry']} ms of processor for an entry; bound "
-        f"{bound['alone_bound']}/s: ratio {bound['alone_ratio']}, of its processor time "
-        f"{bound['alone_ratio_of_processor']}",
-        *(
-            f"a vote, {name}: p50 {one['p50']} ms, p99 {one['p99']} ms ({one['count']})"
-            for name, one in votes.items()
-        ),
+        *(line for run in figures["certified"] for line in run_lines(run)),
+        f"one witness of four without a network: {alone['certified_per_second']} certified "
+        f"entries/s, {alone['processor_ms_per_entry']} ms of processor for an entry; bound "
+        f"{of_alone['bound']}/s: ratio {of_alone['ratio']}, of its processor time "
+        f"{of_alone['ratio_of_processor']}",
         *verify_lines(figures["verification"]),
+        *cores_lines(figures["verification"]["cores"]),
     ]
 
 
@@ -245,6 +281,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="of paying and of each probe")
     parser.add_argument("--entries", type=int, help="of the exports")
     parser.add_argument("--folder", type=Path, help="on the disk to measure; else a temporary one")
+    parser.add_argument("--witnesses", type=int, nargs="+", default=WITNESS_COUNTS, metavar="N")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     chosen = parser.parse_args()
     scale = QUICK if chosen.quick else 1
@@ -255,9 +292,15 @@ def main() -> None:
         figures["raw_per_second"] = round(raw_rate())
         figures["disk"] = disk_figures(Path(folder), seconds / 5)
         figures["alone"] = alone_figures(Path(folder), max(500, entries // 2))
-        figures["certified"] = certified_figures(Path(folder), seconds)
-    figures["bound"] = bound_figures(figures)
+        runs = [
+            certified_figures(Path(folder), seconds, count, shape)
+            for count in chosen.witnesses
+            for shape in SHAPES
+        ]
+    figures["certified"] = [{**run, "bound": bound_figures(figures, run)} for run in runs]
+    figures["alone"]["bound"] = alone_bound(figures)
     figures["verification"] = verify_figures(entries, 1 if chosen.quick else ROUNDS)
+    figures["verification"]["cores"] = cores_figures(max(CORES_ENTRIES_MIN, entries), CORES)
     print(json.dumps(figures) if chosen.json else "\n".join(lines_of(figures)))
 
 

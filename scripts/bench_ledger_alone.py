@@ -23,6 +23,7 @@ from node.storage.ledger import LedgerStore
 from protocol.ids import NodeId
 from protocol.ledger.certificate import Certified
 from protocol.ledger.entry import Pay
+from protocol.ledger.settlement import Clock
 from protocol.ledger.sync import (
     Accepted,
     Announce,
@@ -48,7 +49,7 @@ async def _asked(desk: Desk, peer: NodeId, ask: Submit | Announce, kind: type) -
 async def _chain(desk: Desk, entries: Sequence[Certified]) -> None:
     for certified in entries:
         peer = certified.entry.signer
-        await _asked(desk, peer, Submit(certified.entry, (), bytes(INSTANCE_BYTES)), Voted)
+        await _asked(desk, peer, Submit(certified.entry, (), (), bytes(INSTANCE_BYTES)), Voted)
         await _asked(desk, peer, Announce(certified), Accepted)
 
 
@@ -64,7 +65,9 @@ async def _run(folder: Path, entries: int) -> dict[str, Any]:
     me = sealers[0]
     async with open_database(folder / "alone.db") as database:
         keeper = Keeper(rules, me.node, LedgerStore(database, rules), no_steps)
-        desk = Desk(me, keeper, lambda: round(trio.current_time() * 1000))
+        desk = Desk(
+            me, keeper, lambda: round(trio.current_time() * 1000), lambda: Clock(0, is_trusted=True)
+        )
         turns = trio.CapacityLimiter(AT_ONCE)
 
         async def take(one: Sequence[Certified]) -> None:

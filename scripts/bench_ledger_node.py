@@ -19,7 +19,6 @@ import trio
 from bench_ledger_world import (
     NO_REFERENCE,
     PAYEE,
-    STREAMS,
     Chain,
     charter_of,
     identity_of,
@@ -30,7 +29,7 @@ from bench_ledger_world import (
 from node.ledger import audit
 from node.ledger.lines import Lines
 from node.ledger.service import Settings, Surroundings, open_ledger
-from node.network.base import Network, NetworkError
+from node.network.base import NetworkError
 from node.network.libp2p import open_network
 from node.network.quota import Quotas
 from node.storage.database import open_database
@@ -65,6 +64,14 @@ def accounts_of(task: dict[str, Any]) -> list[Identity]:
     return [identity_of("account", number) for number in range(task["accounts"])]
 
 
+def rules_of(task: dict[str, Any]) -> Charter:
+    return charter_of(accounts_of(task), task["witnesses"])
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 # The witness: what a node runs for the ledger, and nothing else.
 
 
@@ -75,14 +82,14 @@ async def nobody(_node: NodeId) -> None:
 
 
 async def witness(task: dict[str, Any]) -> None:
-    seed, quotas = witness_seeds()[task["number"]], Quotas()
+    seed, quotas = witness_seeds(task["witnesses"])[task["number"]], Quotas()
     async with (
         open_database(Path(task["folder"]) / "ayni.db") as database,
         open_network(seed, ["/ip4/127.0.0.1/tcp/0"], quotas) as network,
     ):
-        around = Surroundings(network, quotas, database, nobody, secrets.token_bytes)
-        settings = Settings(audit=audit.Settings(round_seconds=3600))
-        rules = charter_of(accounts_of(task))
+        around = Surroundings(network, quotas, database, nobody, secrets.token_bytes, wall_ms)
+        settings = Settings(audit=audit.Settings(round_seconds=3600, check_seconds=3600))
+        rules = rules_of(task)
         ledger = await open_ledger(rules, Identity(seed), around, settings)
         async with trio.open_nursery() as nursery:
             await nursery.start(ledger.run)
@@ -108,8 +115,8 @@ async def connected(seed_role: str, number: int, addresses: Sequence[str]) -> As
 class Lane:
     """One entry after another, of one account and then the next, to all witnesses."""
 
-    def __init__(self, network: Network, rules: Charter, accounts: Sequence[Identity]) -> None:
-        self._lines, self._rules = Lines(network, nobody), rules
+    def __init__(self, lines: Lines, rules: Charter, accounts: Sequence[Identity]) -> None:
+        self._lines, self._rules = lines, rules
         self._accounts = list(accounts)
         self.certified = 0
         self.vote_seconds: list[float] = []
@@ -137,7 +144,7 @@ class Lane:
 
     async def _vote(self, node: NodeId, entry: Signed, seals: list[Seal]) -> None:
         began = time.perf_counter()
-        answer = await self._lines.ask(node, Submit(entry, (), INSTANCE))
+        answer = await self._lines.ask(node, Submit(entry, (), (), INSTANCE))
         self.vote_seconds.append(time.perf_counter() - began)
         if not isinstance(answer, Voted):
             raise SystemExit(f"A witness did not vote: {answer}")
@@ -151,19 +158,20 @@ class Lane:
 
 
 async def payer(task: dict[str, Any]) -> None:
-    """Keeps as many entries on their way as it has hosts times streams."""
+    """Keeps as many entries on their way as it has hosts times lanes."""
     everyone = accounts_of(task)
-    rules, mine = charter_of(everyone), everyone[task["first"] : task["last"]]
+    rules, mine = rules_of(task), everyone[task["first"] : task["last"]]
     lanes: list[Lane] = []
-    lanes_count = task["hosts"] * STREAMS
+    lanes_count = task["hosts"] * task["lanes"]
     async with AsyncExitStack() as stack:
         for host in range(task["hosts"]):
             seed_number = task["number"] * task["hosts"] + host
             network = await stack.enter_async_context(
                 connected("payer", seed_number, task["addresses"])
             )
-            for _ in range(STREAMS):
-                lanes.append(Lane(network, rules, mine[len(lanes) :: lanes_count]))
+            lines = Lines(network, nobody)  # One stream to each witness, which all lanes share.
+            for _ in range(task["lanes"]):
+                lanes.append(Lane(lines, rules, mine[len(lanes) :: lanes_count]))
         say(ready=True)
         await heard()
         with trio.move_on_after(task["warm_seconds"] + task["seconds"]):
@@ -185,7 +193,7 @@ async def payer(task: dict[str, Any]) -> None:
 async def probe(task: dict[str, Any]) -> None:
     """One submit to one witness after another, each the first entry of a new account."""
     everyone = accounts_of(task)
-    rules, mine = charter_of(everyone), everyone[task["first"] : task["last"]]
+    rules, mine = rules_of(task), everyone[task["first"] : task["last"]]
     taken: list[float] = []
     until = float("inf")
     async with connected("probe", 0, task["addresses"]) as network:
@@ -199,7 +207,7 @@ async def probe(task: dict[str, Any]) -> None:
             entry = Chain(account, rules).signed(PAY)
             node = rules.witnesses[number % len(rules.witnesses)]
             began = time.perf_counter()
-            answer = await lines.ask(node, Submit(entry, (), INSTANCE))
+            answer = await lines.ask(node, Submit(entry, (), (), INSTANCE))
             taken.append(time.perf_counter() - began)
             if not isinstance(answer, Voted):
                 raise SystemExit(f"A witness did not vote: {answer}")

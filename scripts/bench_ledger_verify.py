@@ -13,6 +13,7 @@ from typing import Any
 from bench_ledger_world import NO_REFERENCE, Chain, certified_of, charter_of, identity_of, witnesses
 from nacl.signing import SigningKey
 
+from protocol.identity import Identity
 from protocol.ids import MessageId
 from protocol.ledger.audit import Depth, Report, audit
 from protocol.ledger.certificate import Certified
@@ -41,11 +42,16 @@ def raw_rate(seconds: float = RAW_SECONDS) -> float:
     return count / passed
 
 
+def export_accounts() -> list[Identity]:
+    """Whose chains the files are of."""
+    return [identity_of("account", number) for number in range(ACCOUNTS)]
+
+
 def export_of(entries: int, *, with_claims: bool) -> tuple[Charter, bytes, dict[str, int]]:
     """A file of so many entries of twenty accounts, whose pays are claimed sixteen at a time or
     not at all; and how many are pays and claims."""
     chance = Random(0)
-    identities = [identity_of("account", number) for number in range(ACCOUNTS)]
+    identities = export_accounts()
     rules, sealers = charter_of(identities), witnesses()
     chains = [Chain(identity, rules) for identity in identities]
     files: list[list[Certified]] = [[] for _ in chains]

@@ -15,11 +15,11 @@ from protocol.ledger.certificate import (
     vote_signed,
 )
 from protocol.ledger.charter import Charter, charter
-from protocol.ledger.entry import Claim, Entry, Pay, SourceKey, change
-from protocol.ledger.genesis import genesis_made
+from protocol.ledger.checkpoint import Holdings
+from protocol.ledger.entry import Claim, Entry, Pay, change
+from protocol.ledger.genesis import Genesis, genesis_made
 
 WITNESSES = 4
-STREAMS = 4  # That a witness takes of one peer.
 FUNDS_MICROCREDITS = 1_000_000
 NO_REFERENCE = bytes(32)
 PAYEE = NodeId(digest(b"payee"))
@@ -35,31 +35,30 @@ def identity_of(role: str, number: int) -> Identity:
     return Identity(seed_of(role, number))
 
 
-def witness_seeds() -> Sequence[Seed]:
+def witness_seeds(count: int = WITNESSES) -> Sequence[Seed]:
     """In the order of the witnesses' numbers in the genesis."""
-    seeds = [seed_of("witness", number) for number in range(WITNESSES)]
+    seeds = [seed_of("witness", number) for number in range(count)]
     return sorted(seeds, key=lambda seed: Identity(seed).node)
 
 
-def witnesses() -> Sequence[Identity]:
+def witnesses(count: int = WITNESSES) -> Sequence[Identity]:
     """In the same order."""
-    return [Identity(seed) for seed in witness_seeds()]
+    return [Identity(seed) for seed in witness_seeds(count)]
 
 
-def charter_of(accounts: Sequence[Identity]) -> Charter:
-    """A network of four witnesses and these accounts, which are rich."""
-    return charter(
-        genesis_made(
-            "bench",
-            bytes(16),
-            {one.node: FUNDS_MICROCREDITS for one in accounts},
-            {one.node for one in witnesses()},
-        )
+def genesis_of(accounts: Sequence[Identity], count: int = WITNESSES) -> Genesis:
+    """A network of so many witnesses and these accounts, which are rich."""
+    return genesis_made(
+        "bench",
+        bytes(16),
+        {one.node: FUNDS_MICROCREDITS for one in accounts},
+        {one.node for one in witnesses(count)},
     )
 
 
-def _unclaimed(_source: SourceKey) -> None:
-    return None
+def charter_of(accounts: Sequence[Identity], count: int = WITNESSES) -> Charter:
+    """The same, ready for use."""
+    return charter(genesis_of(accounts, count))
 
 
 class Chain:
@@ -68,6 +67,7 @@ class Chain:
     def __init__(self, identity: Identity, rules: Charter) -> None:
         self.identity, self.rules = identity, rules
         self.account: Account = opening(rules, identity.node)
+        self.past = Holdings()  # Empty: nothing here is claimed twice, and no channel opened.
 
     def signed(self, body: Pay | Claim) -> Signed:
         """The next entry; the chain goes on from it."""
@@ -78,7 +78,7 @@ class Chain:
         entry = replace(entry, balance=account.balance + change(entry))
         signed = seal(self.identity, self.rules.network, entry)
         opened = Opened(entry, signed.id, self.identity.node)
-        self.account = follow(account, _unclaimed, opened, self.rules)
+        self.account = follow(account, self.past, opened, self.rules)
         return signed
 
 

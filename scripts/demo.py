@@ -26,6 +26,7 @@ QUESTION = "Why is the sky blue? Answer in two sentences."
 STORY = "Write a long story about a llama that crosses the Andes to bring salt to the coast."
 READY_SECONDS_MAX = 90
 STOP_SECONDS_MAX = 5
+VOUCHERS_WORTH = 60  # Microcredits: of two chunks or three, at maize's price.
 
 
 def start(demo: Demo) -> None:
@@ -187,8 +188,10 @@ def step_kill(demo: Demo) -> None:
     demo.say(f'\n$ ayni ask --provider maize "{STORY}"    (at quinoa)')
     words = demo.command("ask", "--provider", "maize", "--max-tokens", "400", STORY)
     stream = Stream(words, demo.out)
-    for _ in range(5):
-        check(stream.wait_for_piece(60) != b"", "the answer ended too soon")
+    check(stream.wait_for_piece(60) != b"", "no answer came")
+    [line] = [one for one in demo_money.lines(demo, "quinoa", "maize") if one["state"] == "open"]
+    had = demo_money.moved(demo, "maize")
+    until("more vouchers", 60, lambda: demo_money.moved(demo, "maize") >= had + VOUCHERS_WORTH)
     demo.remember_processes()
     pid = demo.nodes["maize"]["pid"]
     os.kill(pid, signal.SIGKILL)
@@ -198,19 +201,25 @@ def step_kill(demo: Demo) -> None:
     demo.say(f"\n$ kill -9 {pid}    (maize, in mid-answer)\n{errors.strip()}")
     check(status == 1, f"the broken answer ended with status {status}")
     check("LOST" in errors, f"the loss was told as: {errors.strip()}")
+    [left] = [one for one in demo_money.lines(demo, "quinoa", "maize") if one["state"] == "open"]
+    check(left["channel"] == line["channel"], "the channel is another")
+    demo.killed = {"channel": left["channel"], "had": had, "signed": left["moved_microcredits"]}
     demo.log = demo.folder / "quinoa" / "up.log"
     fresh = demo.read("ask", "--max-tokens", "24", QUESTION)
     check(fresh.get("provider_name") == "potato", f"the fresh job went wrong: {fresh}")
     demo.say(f"A fresh job went to {fresh['provider_name']}: {fresh['output_tokens']} tokens.")
-    life = 30  # A testnet's adverts live 20 s, and the last one may have come as it died.
-    until("maize gone from `ayni peers`", life, lambda: "maize" not in names(demo))
-    gone = time.monotonic() - killed_at
-    demo.show("peers")
+    demo.killed_at = killed_at
     demo.figures["kill"] = {
         "seconds_until_told": round(told, 2),
-        "seconds_until_dropped": round(gone, 1),
         "fresh_job_at": fresh["provider_name"],
     }
+
+
+def see_maize_dropped(demo: Demo) -> None:
+    """A testnet's adverts live 20 s, and the last one may have come as it died."""
+    until("maize gone from `ayni peers`", 30, lambda: "maize" not in names(demo))
+    demo.figures["kill"]["seconds_until_dropped"] = round(time.monotonic() - demo.killed_at, 1)
+    demo.show("peers")
 
 
 def names(demo: Demo) -> set[str]:
@@ -232,6 +241,10 @@ def step_paid(demo: Demo) -> None:
     demo_money.step_paid(demo, demo.wallets_before)
 
 
+def step_settled(demo: Demo) -> None:
+    demo_money.step_settled(demo, demo.wallets_before)
+
+
 def step_witnesses_down(demo: Demo) -> None:
     demo_money.step_witnesses_down(demo, kill, start_again)
 
@@ -246,6 +259,7 @@ def kill(demo: Demo, name: str) -> None:
 
 def start_again(demo: Demo, name: str) -> None:
     """`testnet up` starts those that do not run; maize, which was killed before, comes too."""
+    see_maize_dropped(demo)
     demo.say(f"\n$ ayni testnet up    ({name} comes back)")
     testnet_up(demo)
 
@@ -255,12 +269,14 @@ STEPS: list[tuple[str, Callable[[Demo], None]]] = [
     ("a question is answered by another node, token by token", step_ask),
     ("the same through the OpenAI API, with curl", step_curl),
     ("two at once go to two nodes, a third is told to wait", step_two_at_once),
-    ("quinoa has paid what maize and potato have earned", step_paid),
+    ("quinoa has paid maize and potato, by vouchers, while they answered", step_paid),
+    ("a channel is settled, and credits are sent", step_settled),
     ("oca, which took no part, verifies every chain from genesis", demo_money.step_verified),
     ("anyone can verify an export offline; one flipped bit is found", demo_money.step_offline),
     ("forged entries are refused, and a contradiction leaves a proof", demo_money.step_forged),
     ("a provider is killed in mid-answer", step_kill),
-    ("with two of four witnesses a job streams; its payment waits", step_witnesses_down),
+    ("with two of four witnesses jobs go on; a settlement waits", step_witnesses_down),
+    ("the killed provider is paid for what it delivered", demo_money.step_paid_after_kill),
 ]
 
 

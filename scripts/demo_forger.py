@@ -15,7 +15,7 @@ from protocol.envelope import Signed, seal
 from protocol.identity import Identity, Seed
 from protocol.ids import NetworkId, NodeId
 from protocol.ledger.certificate import Certified
-from protocol.ledger.entry import Claim, Entry, Pay, Source, entry_opened
+from protocol.ledger.entry import Claim, Entry, Pay, Source, change, entry_opened
 from protocol.ledger.genesis import network_file_parsed, network_id
 from protocol.ledger.sync import (
     LEDGER_PROTOCOL,
@@ -54,7 +54,7 @@ class Forger:
             assert isinstance(found, Entries)
             refusals: dict[str, Refusal] = {}
             for what, entry, proofs in self._forged(found.entries, peer):
-                submit = Submit(entry, tuple(proofs), secrets.token_bytes(INSTANCE_BYTES))
+                submit = Submit(entry, tuple(proofs), (), secrets.token_bytes(INSTANCE_BYTES))
                 answer = await self._say(network, peer, submit)
                 assert isinstance(answer, Refusal), f"{what} was voted for"
                 refusals[what] = answer
@@ -67,18 +67,22 @@ class Forger:
         self, chain: Sequence[Certified], friend: NodeId
     ) -> list[tuple[str, Signed, Sequence[Certified]]]:
         """(what it is, the entry, the proofs beside it)."""
-        first, last = (entry_opened(one.entry, self._network_id) for one in (chain[0], chain[-1]))
-        paid = first.value.body
-        assert isinstance(paid, Pay)
+        entries = [entry_opened(one.entry, self._network_id) for one in chain]
+        first, last = entries[0], entries[-1]
+        paid, proof, amount = next(
+            (opened.id, certified, body.amount)
+            for opened, certified in zip(entries, chain, strict=True)
+            if isinstance(body := opened.value.body, Pay)
+        )
         balance = last.value.balance
         pay = Pay(friend, 5, bytes(32))
-        claim = Claim((Source("pay", first.id, paid.amount),))
+        claim = Claim((Source("pay", paid, amount),))
         again = Entry(
             network=self._network_id,
             account=self._identity.node,
             seq=1,
             prev=first.value.prev,
-            body=Pay(friend, paid.amount, bytes(32)),
+            body=Pay(friend, -change(first.value), bytes(32)),
             fee=0,
             balance=first.value.balance,
         )
@@ -98,6 +102,6 @@ class Forger:
         return [
             ("a wrong balance", following(pay, balance), []),
             ("more than there is", following(Pay(friend, balance + 1, bytes(32)), 0), []),
-            ("a claim of another's pay", following(claim, balance + paid.amount), [chain[0]]),
+            ("a claim of another's pay", following(claim, balance + amount), [proof]),
             ("a second entry for one place", seal(self._identity, self._network_id, again), []),
         ]

@@ -16,8 +16,10 @@ def wallets(demo: Demo, names: tuple[str, ...] = NAMES) -> dict[str, dict[str, A
 
 
 def worth(wallet: dict[str, Any]) -> int:
-    """What is certified to be an account's own, whether it has claimed it yet or not."""
-    return int(wallet["balance_microcredits"]) + int(wallet["claimable_microcredits"])
+    """What an account has: its balance, what it has earned, and the rest in its own channels."""
+    parts = ("balance_microcredits", "earned_microcredits", "claimable_microcredits")
+    locked = sum(one["amount_microcredits"] for one in wallet["locked"])
+    return sum(int(wallet[part]) for part in parts) + locked
 
 
 def costs(demo: Demo) -> dict[str, int]:
@@ -29,28 +31,58 @@ def costs(demo: Demo) -> dict[str, int]:
     return sums
 
 
+def lines(demo: Demo, node: str, other: str) -> list[dict[str, Any]]:
+    """The channels between two nodes, as one of them has them."""
+    shown = demo.read("wallet", "channels", node=node)
+    return [one for one in shown if one["party"]["name"] == other]
+
+
 def step_paid(demo: Demo, before: dict[str, dict[str, Any]]) -> None:
-    """quinoa has paid exactly what maize and potato have earned."""
+    """Each answer was paid while it came: the vouchers are worth what the jobs cost."""
     owed = costs(demo)
 
-    def settled() -> dict[str, dict[str, Any]] | None:
-        now = wallets(demo)
-        done = now["quinoa"]["pending_microcredits"] == 0 and not now["quinoa"]["waiting"]
-        earned = {name: worth(now[name]) - worth(before[name]) for name in ("maize", "potato")}
-        claimed = all(not now[name]["claimable_microcredits"] for name in earned)
-        return now if done and claimed and earned == {n: owed.get(n, 0) for n in earned} else None
+    def counted() -> bool:
+        return {name: moved(demo, name) for name in owed} == owed
 
-    after = until("every job paid and claimed", SETTLED_SECONDS_MAX, settled)
-    for name in NAMES:
-        demo.show("wallet", node=name)
-    paid = worth(before["quinoa"]) - worth(after["quinoa"])
-    check(paid == sum(owed.values()), f"quinoa paid {paid}, its jobs cost {sum(owed.values())}")
-    check(worth(after["oca"]) == worth(before["oca"]), "oca's balance has changed")
-    demo.figures["money"] = {
-        "paid_microcredits": paid,
-        "earned_microcredits": owed,
-        "balances_microcredits": {name: after[name]["balance_microcredits"] for name in NAMES},
-    }
+    until("every job paid by vouchers", SETTLED_SECONDS_MAX, counted)
+    demo.show("wallet", "channels")
+    now = wallets(demo)
+    spent = worth(before["quinoa"]) - worth(now["quinoa"])
+    earned = {name: worth(now[name]) - worth(before[name]) for name in owed}
+    check(earned == owed, f"vouchers are worth {earned}, the jobs cost {owed}")
+    check(spent == sum(owed.values()), f"quinoa has spent {spent}")
+    demo.figures["money"] = {"paid_microcredits": spent, "earned_microcredits": owed}
+
+
+def moved(demo: Demo, name: str) -> int:
+    """What quinoa's vouchers have given a provider, in channels that are not over."""
+    return sum(one["moved_microcredits"] for one in lines(demo, name, "quinoa"))
+
+
+def step_settled(demo: Demo, before: dict[str, dict[str, Any]]) -> None:
+    """The channel to maize is settled: each side gets its share on the ledger. And a payment."""
+    [line] = [one for one in lines(demo, "maize", "quinoa") if one["moved_microcredits"]]
+    settled(demo, "maize", line["channel"])
+    demo.show("wallet", node="maize")
+    balance = demo.read("wallet", node="maize")["balance_microcredits"]
+    gained = balance - before["maize"]["balance_microcredits"]
+    check(gained == line["moved_microcredits"], f"maize's balance has grown by {gained}")
+    demo.show("wallet", "send", "oca", "2.5", "--yes")
+    demo.figures["money"]["settled_microcredits"] = gained
+
+
+def settled(demo: Demo, payee: str, channel: str) -> None:
+    """Settle a channel of quinoa's, as its payee; both have their shares when this returns."""
+    demo.show("wallet", "settle", channel[:8], node=payee)
+
+    def is_over(node: str) -> bool:
+        return all(one["channel"] != channel for one in demo.read("wallet", "channels", node=node))
+
+    until(
+        "both shares claimed",
+        SETTLED_SECONDS_MAX,
+        lambda: is_over(payee) and is_over("quinoa"),
+    )
 
 
 def step_verified(demo: Demo) -> None:
@@ -82,6 +114,7 @@ def step_verified(demo: Demo) -> None:
         "terms_microcredits": {
             "balances": report["balances_microcredits"],
             "pays_unclaimed": report["pays_unclaimed_microcredits"],
+            "channels": report["channels_microcredits"],
             "fees": report["fees_microcredits"],
         },
         "entries": report["entries"],
@@ -141,14 +174,45 @@ def step_witnesses_down(demo: Demo, kill: Any, start_again: Any) -> None:
     kill(demo, "oca")
     answer = demo.read("ask", "--max-tokens", "24", "Say hello to the Andes.")
     check(answer.get("provider_name") == "potato", f"no answer with two witnesses: {answer}")
-    waiting = until("a payment that waits", 30, lambda: demo.read("wallet")["waiting"])
-    demo.show("wallet")
-    check(waiting[0]["seals"] < waiting[0]["quorum"], "it was certified by too few")
+    [line] = [one for one in lines(demo, "potato", "quinoa") if one["state"] == "open"]
+    check(line["moved_microcredits"] > 0, "the answer was not paid")
+    demo.show("wallet", "settle", line["channel"][:8], node="potato")
+
+    def waits() -> bool:
+        shown = lines(demo, "potato", "quinoa")
+        return any((one["channel"], one["waits_for"]) == (line["channel"], 1) for one in shown)
+
+    until("a settlement that waits for one witness", 30, waits)
+    demo.show("wallet", "channels", node="potato")
     start_again(demo, "oca")
-    until("the payment certified", SETTLED_SECONDS_MAX, lambda: not demo.read("wallet")["waiting"])
-    demo.show("wallet")
-    demo.figures["witnesses_down"] = {
-        "seals": waiting[0]["seals"],
-        "quorum": waiting[0]["quorum"],
-        "completed_after_restart": True,
+
+    def is_over() -> bool:
+        return all(one["channel"] != line["channel"] for one in lines(demo, "potato", "quinoa"))
+
+    until("the channel settled", SETTLED_SECONDS_MAX, is_over)
+    demo.show("wallet", node="potato")
+    demo.figures["witnesses_down"] = {"waited_for": 1, "completed_after_restart": True}
+
+
+def step_paid_after_kill(demo: Demo) -> None:
+    """What maize delivered before it was killed is in its vouchers, on its disk."""
+    channel, had, signed = demo.killed["channel"], demo.killed["had"], demo.killed["signed"]
+
+    def line() -> dict[str, Any] | None:
+        shown = lines(demo, "maize", "quinoa")
+        return next((one for one in shown if one["channel"] == channel), None)
+
+    until("maize's channels", SETTLED_SECONDS_MAX, line)
+    demo.show("wallet", "channels", node="maize")
+    held = (line() or {})["moved_microcredits"]
+    check(had < held <= signed, f"maize holds {held} of {signed} that quinoa signed, {had} before")
+    balance = demo.read("wallet", node="maize")["balance_microcredits"]
+    until("maize may sign", 30, lambda: demo.read("wallet", node="maize")["ready"])
+    settled(demo, "maize", channel)
+    demo.show("wallet", node="maize")
+    gained = demo.read("wallet", node="maize")["balance_microcredits"] - balance
+    check(gained == held, f"maize was paid {gained} of {held}")
+    demo.figures["kill"] |= {
+        "delivered_and_paid_microcredits": held - had,
+        "signed_microcredits": signed - had,
     }

@@ -37,6 +37,8 @@ class Demo:
         self.nodes: dict[str, dict[str, Any]] = {}
         self.processes: dict[int, psutil.Process] = {}
         self.wallets_before: dict[str, dict[str, Any]] = {}
+        self.killed: dict[str, Any] = {}
+        self.killed_at = 0.0
 
     def say(self, text: str = "") -> None:
         print(text, file=self.out, flush=True)

@@ -37,6 +37,16 @@ def parts() -> dict[str, Json]:
         }
     for name, vector in _load("ledger_proofs").items():
         found[name] = vector["value"]
+    settlement = _load("ledger_settlement")
+    for name, signed in settlement["signed"].items():
+        found[f"signed {name}"] = {
+            "type": "signed",
+            "signer": "0x" + signed["signer"],
+            "body": "0x" + signed["bytes"],
+            "signature": "0x" + signed["signature"],
+        }
+    for name in ("prepared", "settlement"):
+        found[name] = settlement["certificates"][name]["value"]
     return found
 
 
@@ -73,8 +83,11 @@ def examples() -> dict[str, str]:
     found["certificate"] = _shown(sealed["certificate"], sealed["bytes"], "certificate pay")
     whole = parts()["certified pay"]
     found["certified"] = _shown(whole, sealed["certified"], "certified pay")
-    for source in ("ledger_proofs", "ledger_messages"):
-        for name, vector in _load(source).items():
+    settlement = _load("ledger_settlement")
+    for name, signed in settlement["signed"].items():
+        found[name] = _shown(signed["value"], signed["bytes"]) + _enveloped(signed)
+    for vectors in (_load("ledger_proofs"), _load("ledger_messages"), settlement["certificates"]):
+        for name, vector in vectors.items():
             found[name] = _shown(vector["value"], vector["bytes"], name)
     network = [f"network   {entries['network']}"]
     for role in ("witnesses", "accounts"):

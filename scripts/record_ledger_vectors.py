@@ -1,4 +1,5 @@
-"""Record the golden vectors of the ledger: entries, votes, certificates, proofs, messages, export.
+"""Record the golden vectors of the ledger: entries, votes, certificates, proofs, settlement,
+messages, export.
 
 `python -m scripts.record_ledger_vectors`, in the root of the checkout, and only when a change of
 wire bytes is meant: then specification, vectors and version change together. Tests never record.
@@ -9,7 +10,7 @@ from protocol.envelope import Signed
 from protocol.identity import Identity
 from protocol.ledger.audit import Depth, audit
 from protocol.ledger.certificate import Vote, vote_signed
-from protocol.ledger.export import Shown, export_header, framed
+from protocol.ledger.export import ExportFrame, Shown, export_header, framed
 from scripts.vector_text import VECTORS, Json, readable, text_of
 from tests.protocol.ledger import ledger_samples as samples
 
@@ -76,6 +77,21 @@ def proofs() -> Json:
     }
 
 
+def settlement() -> Json:
+    """A voucher, every statement of a settlement, and what they make."""
+    return {
+        "signed": {
+            name: {"value": readable(codec.decode(signed.body, kind))}
+            | enveloped(signed, f"{kind.__struct_config__.tag}/1")
+            for name, (kind, signed) in samples.SIGNED.items()
+        },
+        "certificates": {
+            name: {"value": readable(one), "bytes": codec.encode(one).hex()}
+            for name, one in (samples.CERTIFICATES | {"seat": samples.SEAT}).items()
+        },
+    }
+
+
 def messages() -> Json:
     """Every message of the ledger's protocol."""
     return {
@@ -87,9 +103,15 @@ def messages() -> Json:
 def exported() -> Json:
     """A whole town, one chain with what it shows, and what an audit says of them."""
     recorded: Json = {}
-    for name, (shown, chains) in samples.EXPORTS.items():
-        header = export_header(samples.CHARTER, shown=len(shown), entries=len(chains))
-        data = header + b"".join(map(framed, [*map(Shown, shown), *chains]))
+    for name, (shown, settlements, chains) in samples.EXPORTS.items():
+        header = export_header(
+            samples.CHARTER,
+            shown=len(shown),
+            settlements=len(settlements),
+            entries=len(chains),
+        )
+        frames: list[ExportFrame] = [*map(Shown, shown), *settlements, *chains]
+        data = header + b"".join(framed(frame) for frame in frames)
         full, heads = (audit(samples.CHARTER, lambda data=data: [data], depth) for depth in Depth)
         assert full.ok
         assert heads.ok
@@ -100,6 +122,8 @@ def exported() -> Json:
             "signatures_heads": heads.signatures,
             "balances": {node.hex(): full.balances[node] for node in sorted(full.balances)},
             "pays_unclaimed": full.pays_unclaimed,
+            "channels": full.channels,
+            "fees": full.fees,
             "complete": full.complete,
         }
     return recorded
@@ -109,6 +133,7 @@ RECORDED = {
     "ledger_entries": entries,
     "ledger_certificates": certificates,
     "ledger_proofs": proofs,
+    "ledger_settlement": settlement,
     "ledger_messages": messages,
     "ledger_export": exported,
 }

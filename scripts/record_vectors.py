@@ -16,7 +16,7 @@ from protocol.job import commitment, rows
 from protocol.job.seed import order_seed, seed_commitment, share_of_user_seed
 from protocol.ledger.genesis import network_file_text, network_id
 from protocol.limits import MICROCREDITS_MAX, PRICE_MAX
-from protocol.pricing import cost, output_tokens_affordable
+from protocol.pricing import cost, cost_of_part, output_tokens_affordable, prompt_prepaid
 from protocol.units import credits_text
 from scripts.vector_text import ROOT, VECTORS, Json, readable, text_of
 from tests.protocol import samples
@@ -181,6 +181,15 @@ def pricing() -> Json:
         (1, 0, 0, 3),
         (MICROCREDITS_MAX, 1 << 31, PRICE_MAX, PRICE_MAX),
     ]
+    prompts = [(1, 1), (6, 1_000_000), (7, 1_000_000), (27, 2_000_000), (262_144, PRICE_MAX)]
+    parts = [
+        (0, 0, 3),
+        (10, 0, 3),
+        (10, 1, 3),
+        (10, 2, 3),
+        (10, 3, 3),
+        (MICROCREDITS_MAX, 511, 512),
+    ]
     amounts = [0, 1, 1_000_000, 1_234_567, MICROCREDITS_MAX]
     names = ("input_tokens", "output_tokens", "price_in", "price_out")
     return {
@@ -189,6 +198,14 @@ def pricing() -> Json:
             dict(zip(("cost_max", "input_tokens", "price_in", "price_out"), each, strict=True))
             | {"output_tokens": output_tokens_affordable(*each)}
             for each in affordable
+        ],
+        "prompt_prepaid": [
+            {"prompt_bytes": size, "price_in": price, "cost": prompt_prepaid(size, price)}
+            for size, price in prompts
+        ],
+        "parts": [
+            {"whole": whole, "part": part, "parts": count, "cost": cost_of_part(whole, part, count)}
+            for whole, part, count in parts
         ],
         "credits": [{"amount": amount, "text": credits_text(amount)} for amount in amounts],
     }

@@ -300,6 +300,8 @@ def test_the_first_ten_minutes(newcomer: Newcomer) -> None:
     assert '"text":' in newcomer.types(scripts)
     told = newcomer.types(money)
     assert "spendable:" in told
+    assert re.search(r"we pay +(maize|potato) .* open ", told)
+    assert "back by" in told
     assert "Sent 2.5 credits to oca, 12D3KooW" in told
     assert ": certified." in told
     told = newcomer.types(check)

@@ -44,6 +44,7 @@ LOADED_BY_NAME = re.compile(
 # Fakes are product code that only tests use yet; the simulator will.
 FAKES = {
     "node.api.scripted",
+    "node.channels.scripted",
     "node.jobs.scripted",
     "node.ledger.scripted",
     "node.network.memory",

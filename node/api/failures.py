@@ -39,6 +39,8 @@ _STATUS: Final = {
     Code.COST_EXCEEDED: 402,
     Code.UNPAID: 402,
     Code.OVERDRAWN: 402,
+    Code.NO_CHANNEL: 402,
+    Code.CHANNEL_CLOSED: 402,
     Code.MODEL_NOT_SERVED: 404,
     Code.MODE_NOT_SERVED: 404,
     Code.KIND_NOT_SERVED: 404,

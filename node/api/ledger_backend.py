@@ -6,6 +6,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from node.api.audit_views import LedgerAudit
+from node.api.channel_views import ChannelLine
 from node.api.ledger_views import (
     AccountLine,
     Chain,
@@ -15,7 +17,7 @@ from node.api.ledger_views import (
     Verification,
     Wallet,
 )
-from protocol.ids import NodeId
+from protocol.ids import MessageId, NodeId
 from protocol.ledger.audit import Depth
 
 
@@ -33,6 +35,17 @@ class LedgerBackend(Protocol):
     """The ledger of one running node. All methods are called from its own trio thread."""
 
     def wallet(self) -> Wallet: ...
+
+    def channels(self) -> Sequence[ChannelLine]:
+        """Channels that are not over; those that this node pays from come first."""
+
+    async def settle(self, channel: MessageId) -> ChannelLine:
+        """Settle a channel that pays this node, or ask the payee of one that this node pays from:
+        it goes on by itself then, and is asked again where it does not answer.
+
+        Raises LocalError: NOT_FOUND where it is no open channel of this node; UNAVAILABLE where
+        the disk fails.
+        """
 
     async def send(self, payment: Payment) -> Sent:
         """Pay somebody. When this returns the payment is on disk.
@@ -52,6 +65,9 @@ class LedgerBackend(Protocol):
 
     async def proofs(self) -> Sequence[ShownProof]:
         """Breaches before contradictions."""
+
+    async def audit(self) -> LedgerAudit:
+        """What was verified of the others' chains, and what was found."""
 
     async def verify(self, depth: Depth) -> Verification:
         """Verify all chains that this node has, from their bytes on."""

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from node.api.answers import cancel_when_gone, error_answer, json_answer
+from node.api.channel_views import ChannelField
 from node.api.control import limit_of
 from node.api.failures import BadParameter
 from node.api.ledger_backend import LedgerBackend, Payment
@@ -22,7 +23,7 @@ from node.api.ledger_views import (
     WAIT_MS_MAX,
 )
 from protocol.errors import AyniError
-from protocol.ids import NodeId, node_parsed
+from protocol.ids import MessageId, NodeId, node_parsed
 from protocol.ledger.audit import Depth
 from protocol.limits import DIGEST_BYTES, MICROCREDITS_MAX
 
@@ -36,6 +37,10 @@ class SendRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     amount_microcredits: Annotated[int, Meta(ge=1, le=MICROCREDITS_MAX)]
     note_digest: Annotated[str, Meta(pattern=rf"\A([0-9a-f]{{{2 * DIGEST_BYTES}}})?\Z")] = ""
     wait_ms: Annotated[int, Meta(ge=0, le=WAIT_MS_MAX)] = WAIT_MS_DEFAULT
+
+
+class SettleRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    channel: ChannelField
 
 
 class VerifyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +71,13 @@ class LedgerControl:
         sent = await self._ledger.send(payment)
         return json_answer(sent, 200 if sent.certified else 202)
 
+    async def channels(self, request: Request) -> Response:
+        return json_answer(self._ledger.channels())
+
+    async def settle(self, request: Request) -> Response:
+        asked = await _asked(request, SettleRequest)
+        return json_answer(await self._ledger.settle(MessageId(bytes.fromhex(asked.channel))))
+
     async def history(self, request: Request) -> Response:
         limit = limit_of(request, LINES_DEFAULT, LINES_MAX)
         return json_answer(await self._ledger.history(limit))
@@ -81,6 +93,9 @@ class LedgerControl:
 
     async def proofs(self, request: Request) -> Response:
         return json_answer(await self._ledger.proofs())
+
+    async def audit(self, request: Request) -> Response:
+        return json_answer(await self._ledger.audit())
 
     async def verify(self, request: Request) -> Response:
         asked = await _asked(request, VerifyRequest)
@@ -100,9 +115,12 @@ def ledger_routes(ledger: LedgerBackend) -> list[Route]:
         Route("/ayni/v1/wallet", control.wallet),
         Route("/ayni/v1/wallet/send", control.send, methods=["POST"]),
         Route("/ayni/v1/wallet/history", control.history),
+        Route("/ayni/v1/wallet/channels", control.channels),
+        Route("/ayni/v1/wallet/settle", control.settle, methods=["POST"]),
         Route("/ayni/v1/ledger/show", control.show),
         Route("/ayni/v1/ledger/accounts", control.accounts),
         Route("/ayni/v1/ledger/proofs", control.proofs),
+        Route("/ayni/v1/ledger/audit", control.audit),
         Route("/ayni/v1/ledger/verify", control.verify, methods=["POST"]),
         Route("/ayni/v1/ledger/export", control.export, methods=["GET"]),
         Route("/ayni/v1/ledger/resume", control.resume, methods=["POST"]),

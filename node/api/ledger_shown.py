@@ -18,10 +18,18 @@ from protocol.ids import NodeId, node_text
 from protocol.ledger.audit import Report
 from protocol.ledger.certificate import Certified
 from protocol.ledger.charter import Charter
-from protocol.ledger.entry import Entry, Pay, change, entry_read, sources_of
+from protocol.ledger.entry import (
+    Body,
+    Entry,
+    Open,
+    Pay,
+    TopUp,
+    change,
+    entry_read,
+    sources_of,
+)
 from protocol.ledger.proof import Breach, Contradiction
-
-KINDS = {True: "pay", False: "claim"}
+from protocol.units import credits_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +57,9 @@ class Showing:
             seq=entry.seq,
             entry=signed.id.hex(),
             prev=entry.prev.hex(),
-            kind=KINDS[isinstance(body, Pay)],
+            kind=kind_of(entry),
             change_microcredits=change(entry),
-            to=self.party(body.to) if isinstance(body, Pay) else None,
+            to=self._payee(body),
             reference=reference_text(_reference(entry)),
             sources=tuple(
                 ClaimedSource(entry=source.id.hex(), amount_microcredits=source.amount)
@@ -61,6 +69,13 @@ class Showing:
             balance_microcredits=entry.balance,
             seals=seals,
         )
+
+    def _payee(self, body: Body) -> Party | None:
+        match body:
+            case Pay(to) | Open(to):
+                return self.party(to)
+            case _:
+                return None
 
     def proof(self, proof: Contradiction | Breach) -> ShownProof:
         """Raises RemoteError as `certified`."""
@@ -73,12 +88,15 @@ class Showing:
                 "from an old backup can do so honestly; at most one of the two can be certified.",
                 entries=entries,
             )
+        what = "what no honest quorum certifies"
+        if proof.settlements:
+            values = " and ".join(credits_text(one.value) for one in proof.settlements)
+            what = f"two settlements of one channel, which give its payee {values} credits"
         return ShownProof(
             kind="breach",
             account=self.party(proof.certified[0].entry.signer),
-            sentence="Witnesses certified what no honest quorum certifies: more than "
-            f"{self.charter.faulty_max} of {len(self.charter.witnesses)} were dishonest. This "
-            "ledger has halted.",
+            sentence=f"Witnesses certified {what}: more than {self.charter.faulty_max} of "
+            f"{len(self.charter.witnesses)} were dishonest. This ledger has halted.",
             entries=tuple(self.certified(certified) for certified in proof.certified),
         )
 
@@ -95,6 +113,7 @@ class Showing:
             supply_microcredits=report.supply,
             balances_microcredits=sum(report.balances.values()),
             pays_unclaimed_microcredits=report.pays_unclaimed,
+            channels_microcredits=report.channels,
             fees_microcredits=report.fees,
             total_microcredits=report.total,
             balances=tuple(
@@ -114,10 +133,21 @@ class Showing:
         )
 
 
+def kind_of(entry: Entry) -> str:
+    """What an entry does, by the name that it has on the wire."""
+    return str(type(entry.body).__struct_config__.tag)
+
+
 def reference_text(reference: bytes) -> str:
     """In hex; "" where it is all zeros, which stands for none."""
     return reference.hex() if any(reference) else ""
 
 
 def _reference(entry: Entry) -> bytes:
-    return entry.body.reference if isinstance(entry.body, Pay) else b""
+    match entry.body:
+        case Pay(_, _, reference):
+            return reference
+        case TopUp(channel):
+            return channel
+        case _:
+            return b""

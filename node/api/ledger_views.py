@@ -13,7 +13,7 @@ ACCOUNTS_SHOWN_MAX: Final = 10_000  # As many as a genesis has: an answer of a m
 WAIT_MS_DEFAULT: Final = 5_000
 WAIT_MS_MAX: Final = 20_000  # Below the time that the command line waits for any answer.
 
-Trouble = Literal["", "halted", "lapsed", "restored", "copied", "unwitnessed"]
+Trouble = Literal["", "halted", "lapsed", "restored", "copied", "doubled", "unwitnessed"]
 """Why a ledger does not go on by itself: witnesses were dishonest; this witness has lost votes; the
 journal is older than what witnesses have seen; another daemon signs with this key; the network
 has no witnesses at all."""
@@ -27,12 +27,20 @@ class Party(Struct, frozen=True):
 
 
 class Debt(Struct, frozen=True, kw_only=True):
-    """What one account owes another for jobs and no certified pay has settled yet; of it
-    `unproven` is for answers whose receipt the debtor has not signed."""
+    """What one account has received of this node and has not signed for yet."""
 
     party: Party
     amount_microcredits: int
-    unproven_microcredits: int = 0
+
+
+class Locked(Struct, frozen=True, kw_only=True):
+    """What this node has in a channel to a provider and has not spent there; `back_ms` is when it
+    comes back at the latest, in milliseconds since 1970."""
+
+    channel: str
+    party: Party
+    amount_microcredits: int
+    back_ms: int
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
@@ -50,10 +58,24 @@ class Waiting(Struct, frozen=True, kw_only=True):
     silent: tuple[Party, ...] = ()
 
 
+class SettlementWaiting(Struct, frozen=True, kw_only=True):
+    """The settlement of a channel with `party`, for which `waits_for` of `quorum` witnesses are
+    missing."""
+
+    channel: str
+    party: Party
+    waits_for: int
+    quorum: int
+
+
 class Wallet(Struct, frozen=True, kw_only=True):
-    """This node's own account. `spendable` is what a new pay or order may count on; `claimable` is
-    earned and certified, but not yet part of the balance. `remedy` says what to do about trouble,
-    which `sentence` tells."""
+    """This node's own account. `spendable` is what a new pay or order may count on; `locked` is in
+    channels to providers; `earned` stands in vouchers and is not settled yet; `claimable` is
+    certified for this node and not yet part of the balance; `owed_to_us` was delivered a moment
+    ago, and its vouchers are on their way; `lost` was delivered and never paid. `waiting` and
+    `settlements` are what waits for witnesses. `answered`
+    witnesses have told what they know of the account since this node started or lost its place.
+    `remedy` says what to do about trouble, which `sentence` tells."""
 
     account: Party
     ready: bool
@@ -65,9 +87,13 @@ class Wallet(Struct, frozen=True, kw_only=True):
     claimable_microcredits: int
     witnesses: int
     quorum: int
+    earned_microcredits: int = 0
+    lost_microcredits: int = 0
+    locked: tuple[Locked, ...] = ()
+    answered: int = 0
     owed_to_us: tuple[Debt, ...] = ()
-    owed_by_us: tuple[Debt, ...] = ()
     waiting: tuple[Waiting, ...] = ()
+    settlements: tuple[SettlementWaiting, ...] = ()
     trouble: Trouble = ""
     sentence: str = ""
     remedy: str = ""
@@ -101,14 +127,15 @@ class HistoryLine(Struct, frozen=True, kw_only=True):
 
 
 class ClaimedSource(Struct, frozen=True, kw_only=True):
-    """A pay of another account that a claim takes."""
+    """What a claim takes: a pay or a channel's share, by the entry that made it, or a fee."""
 
     entry: str
     amount_microcredits: int
 
 
 class ShownEntry(Struct, frozen=True, kw_only=True):
-    """One signed entry of any chain; `seals` are the witnesses that certified it."""
+    """One signed entry of any chain; `seals` are the witnesses that certified it. `to` is whom it
+    pays or opens a channel to; `reference` is a pay's, or the channel that a top-up is for."""
 
     seq: int
     entry: str
@@ -183,6 +210,7 @@ class Verification(Struct, frozen=True, kw_only=True):
     supply_microcredits: int
     balances_microcredits: int
     pays_unclaimed_microcredits: int
+    channels_microcredits: int
     fees_microcredits: int
     total_microcredits: int
     balances: tuple[Balance, ...]

@@ -15,5 +15,6 @@ def network_shown(file: NetworkFile) -> Network:
         accounts=len(genesis.allocations),
         witnesses=tuple(node_text(witness) for witness in genesis.witnesses),
         quorum=quorum(len(genesis.witnesses))[1] if genesis.witnesses else 0,
+        entry_fee_microcredits=genesis.entry_fee,
         bootstrap=file.bootstrap,
     )

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import trio
 from msgspec.structs import replace
 
+from node.api.audit_views import LedgerAudit
+from node.api.channel_views import ChannelLine
 from node.api.ledger_backend import Payment
 from node.api.ledger_shown import reference_text
 from node.api.ledger_views import (
@@ -21,7 +23,7 @@ from node.api.ledger_views import (
     Wallet,
 )
 from protocol.errors import AyniError, Code, LocalError
-from protocol.ids import NodeId, node_text
+from protocol.ids import MessageId, NodeId, node_text
 from protocol.ledger.audit import Depth
 from protocol.units import credits_text
 
@@ -53,11 +55,30 @@ def _empty_verification() -> Verification:
         supply_microcredits=0,
         balances_microcredits=0,
         pays_unclaimed_microcredits=0,
+        channels_microcredits=0,
         fees_microcredits=0,
         total_microcredits=0,
         balances=(),
         faults_count=0,
         faults=(),
+    )
+
+
+def _empty_audit() -> LedgerAudit:
+    return LedgerAudit(
+        keeps="all",
+        is_behind=False,
+        accounts=0,
+        accounts_audited=0,
+        entries=0,
+        entries_audited=0,
+        entries_pulled=0,
+        signatures=0,
+        faults={},
+        checkpoints=0,
+        entries_pruned=0,
+        findings=(),
+        proofs=(),
     )
 
 
@@ -72,12 +93,28 @@ class ScriptedLedger:
     chains: Sequence[Chain] = ()
     proven: Sequence[ShownProof] = ()
     verified: Verification = field(default_factory=_empty_verification)
+    audited: LedgerAudit = field(default_factory=_empty_audit)
     file: Sequence[bytes | AyniError] = ()
     silent: tuple[Party, ...] = ()
-    asked: list[Payment | Depth | bool] = field(default_factory=list)
+    asked: list[Payment | Depth | bool | MessageId] = field(default_factory=list)
+    channel_lines: Sequence[ChannelLine] = ()
 
     def wallet(self) -> Wallet:
         return self.purse
+
+    def channels(self) -> Sequence[ChannelLine]:
+        return self.channel_lines
+
+    async def settle(self, channel: MessageId) -> ChannelLine:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(channel)
+        for line in self.channel_lines:
+            if line.channel == channel.hex():
+                settling = replace(line, state="settling")
+                others = [one for one in self.channel_lines if one is not line]
+                self.channel_lines = (*others, settling)
+                return settling
+        raise LocalError(Code.NOT_FOUND, f"There is no channel {channel.hex()[:16]}.")
 
     async def send(self, payment: Payment) -> Sent:
         await trio.lowlevel.checkpoint()
@@ -169,6 +206,10 @@ class ScriptedLedger:
     async def proofs(self) -> Sequence[ShownProof]:
         await trio.lowlevel.checkpoint()
         return self.proven
+
+    async def audit(self) -> LedgerAudit:
+        await trio.lowlevel.checkpoint()
+        return self.audited
 
     async def verify(self, depth: Depth) -> Verification:
         await trio.lowlevel.checkpoint()

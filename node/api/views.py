@@ -50,6 +50,7 @@ class Network(Struct, frozen=True, kw_only=True):
     accounts: int
     witnesses: tuple[str, ...] = ()
     quorum: int = 0
+    entry_fee_microcredits: int = 0
     bootstrap: tuple[str, ...] = ()
 
 
@@ -96,6 +97,8 @@ class Status(Struct, frozen=True, kw_only=True):
     peers: int
     jobs_running: int = 0
     api_url: str = ""
+    troubles: tuple[str, ...] = ()
+    """What keeps this node from doing its work, each in a sentence; `ayni doctor` says more."""
 
 
 class Peer(Struct, frozen=True, kw_only=True):

@@ -30,7 +30,7 @@ class NodeBackend(Backend):
         self._started_at_ms = parts.wall_ms()
         self._ledger = OwnLedgerBackend(
             parts.ledger,
-            parts.billing,
+            parts.channels,
             Showing(parts.charter, self._name),
             parts.identity.node,
             parts.data_folder,
@@ -59,6 +59,7 @@ class NodeBackend(Backend):
             peers=len(parts.network.peers),
             jobs_running=parts.desk.tally.count + parts.requester.tally.count,
             api_url=self.url,
+            troubles=tuple(parts.recovery.troubles()),
         )
 
     def peers(self) -> Sequence[views.Peer]:
@@ -97,7 +98,13 @@ class NodeBackend(Backend):
         )
 
     async def doctor(self) -> Sequence[views.Check]:
-        checks = [self._check_clock(), self._check_peers(), self._check_worker()]
+        has_peers = bool(self._parts.discovery.listings())
+        checks = [
+            self._parts.recovery.clock_check(has_peers=has_peers),
+            self._check_peers(),
+            self._check_worker(),
+            *self._parts.recovery.checks(),
+        ]
         faults = self._parts.shared.backend_faults
         return [*checks, _check_of_backends(faults)] if faults else checks
 
@@ -155,20 +162,6 @@ class NodeBackend(Backend):
         # Until it has said on what it computes it has not said what holds either.
         known = lacking(confined, settings.device, settings.idle_priority) if device else []
         return tuple(known)
-
-    def _check_clock(self) -> views.Check:
-        if self._parts.discovery.clock_suspect:
-            return views.Check(
-                name="clock",
-                state="fail",
-                sentence="The clock of this machine is more than three minutes from its peers'.",
-                remedy="Set it, or turn on automatic time in the system's settings.",
-            )
-        heard = bool(self._parts.discovery.listings())
-        agrees = (
-            "agrees with the peers'" if heard else "has no peer's clock to be compared with yet"
-        )
-        return views.Check(name="clock", state="ok", sentence=f"The clock {agrees}.")
 
     def _check_peers(self) -> views.Check:
         count = len(self._parts.network.peers)

@@ -13,7 +13,7 @@ from node.jobs.mailbox import Mailbox
 from node.market.choice import candidate, modes_of
 from protocol.errors import Code, LocalError
 from protocol.ids import JobId, NodeId
-from protocol.job import requester
+from protocol.job import requester_actions as requester
 from protocol.job.commitment import prompt_size
 from protocol.job.terms import Message, Prompt
 from protocol.limits import JOB_ID_BYTES, JOB_MS_MAX, PROMPT_BYTES_MAX

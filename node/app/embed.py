@@ -11,7 +11,7 @@ from node.jobs.requester import Requester
 from node.market.choice import Market, candidate
 from protocol.errors import AyniError, Code, LocalError, RemoteError
 from protocol.ids import JobId, ModelId, NodeId
-from protocol.job import requester
+from protocol.job import requester_actions as requester
 from protocol.job.commitment import prompt_size
 from protocol.job.kinds import MODEL_EMBEDS
 from protocol.job.sampling import Sampling

@@ -1,4 +1,4 @@
-"""What the API asks of a node's ledger, answered by the ledger service and the billing."""
+"""What the API asks of a node's ledger, answered by the ledger and the channels."""
 
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -9,14 +9,17 @@ from typing import Any, Final
 import trio
 
 from node.api import ledger_views as views
+from node.api.audit_views import LedgerAudit
+from node.api.channel_views import ChannelLine
 from node.api.ledger_backend import LedgerBackend, Payment
 from node.api.ledger_shown import Showing, reference_text
-from node.app import showing_ledger
-from node.jobs.billing import Billing
+from node.app import showing_channels, showing_ledger
+from node.app.showing_audit import audit_shown
+from node.channels.service import Channels
 from node.ledger.base import Waiting
 from node.ledger.service import NodeLedger
 from protocol.errors import Code, LocalError
-from protocol.ids import NodeId
+from protocol.ids import MessageId, NodeId
 from protocol.ledger.audit import Depth
 from protocol.units import credits_text
 
@@ -27,9 +30,9 @@ class OwnLedgerBackend(LedgerBackend):
     """The ledger of one running node, `own`. `folder` takes an export while it is handed on."""
 
     def __init__(
-        self, ledger: NodeLedger, billing: Billing, showing: Showing, own: NodeId, folder: Path
+        self, ledger: NodeLedger, channels: Channels, showing: Showing, own: NodeId, folder: Path
     ) -> None:
-        self._ledger, self._billing, self._showing = ledger, billing, showing
+        self._ledger, self._channels, self._showing = ledger, channels, showing
         self._own, self._folder = own, folder
 
     @property
@@ -43,17 +46,24 @@ class OwnLedgerBackend(LedgerBackend):
             return "copied"
         if journal.restored:
             return "restored"
+        if self._ledger.twin.seen is not None:
+            return "doubled"
         return "lapsed" if self._showing.charter.witnesses else "unwitnessed"
 
     def wallet(self) -> views.Wallet:
         return showing_ledger.wallet(
-            self._ledger,
-            self._showing,
-            self._own,
-            trouble=self._trouble,
-            owed=self._billing.owed(),
-            dues=self._billing.dues(),
+            self._ledger, self._channels, self._showing, self._own, trouble=self._trouble
         )
+
+    def channels(self) -> Sequence[ChannelLine]:
+        return showing_channels.lines(self._channels, self._showing)
+
+    async def settle(self, channel: MessageId) -> ChannelLine:
+        before = [one for one in self._channels.lines() if one.id == channel]
+        await self._channels.settle(channel)
+        after = [one for one in self._channels.lines() if one.id == channel]
+        (shown, *_) = [*after, *before]  # What was settled and claimed at once is over.
+        return showing_channels.line(shown, self._showing)
 
     async def send(self, payment: Payment) -> views.Sent:
         if self._trouble == "halted":
@@ -126,6 +136,17 @@ class OwnLedgerBackend(LedgerBackend):
     async def proofs(self) -> Sequence[views.ShownProof]:
         shown = [self._showing.proof(proof) for proof in await self._ledger.views.proofs()]
         return sorted(shown, key=lambda proof: proof.kind)
+
+    async def audit(self) -> LedgerAudit:
+        ledger = self._ledger
+        return audit_shown(
+            ledger.audited,
+            await ledger.coverage(),
+            await ledger.pruned(),
+            keeps=ledger.keeps,
+            proofs=await self.proofs(),
+            showing=self._showing,
+        )
 
     async def verify(self, depth: Depth) -> views.Verification:
         return self._showing.verification(await self._ledger.views.verify(depth))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from protocol.errors import AyniError, Code, LocalError, RemoteError
 from protocol.ids import NodeId
-from protocol.job.requester import Failure, Finished
+from protocol.job.requester_actions import Failure, Finished
 
 
 class Outcome:

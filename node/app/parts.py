@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.app.recovery import OldChannels, Recovery
 from node.app.shared import Shared
+from node.channels.service import Channels
 from node.config import Config
 from node.discovery.service import Discovery
-from node.jobs.billing import Billing
 from node.jobs.requester import Requester
 from node.ledger.service import NodeLedger
 from node.market.choice import Market
@@ -35,7 +36,9 @@ class Parts:
     sharing: Sharing
     shared: Shared
     ledger: NodeLedger
-    billing: Billing
+    channels: Channels
+    old_channels: OldChannels
+    recovery: Recovery
     desk: Desk
     market: Market
     requester: Requester

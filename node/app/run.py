@@ -15,15 +15,19 @@ from node.app.compose import Ground, compose
 from node.app.parts import Parts
 from node.config import Config, Paths
 from node.discovery import hardware
+from node.discovery.clock import system_clock
 from node.keystore import api_key
 from node.ledger.keeper import Steps, no_steps
 from node.network.libp2p import open_network
 from node.network.quota import Quotas
+from node.storage.damage import Rescue
 from node.storage.database import open_database
 from node.storage.jobs import JobHistory
+from node.storage.soundness import check_own
 from node.supervise import background, supervise
 from node.telemetry.logs import Log
 from protocol.identity import Identity, Seed
+from protocol.ledger.charter import charter
 from protocol.ledger.genesis import NetworkFile
 
 _log = Log("node")
@@ -48,7 +52,7 @@ async def run_node(
     quotas = Quotas()
     devices = await trio.to_thread.run_sync(hardware.devices)
     async with (
-        open_database(paths.database_file) as database,
+        open_database(paths.database_file, rescue=_rescue(seed, file)) as database,
         open_network(seed, config.network.listen, quotas) as network,
     ):
         await JobHistory(database).end_interrupted()
@@ -61,7 +65,8 @@ async def run_node(
             tasks = [
                 partial(supervise, "discovery", parts.discovery.run),
                 partial(supervise, "ledger", parts.ledger.run),
-                partial(supervise, "billing", parts.billing.run),
+                partial(supervise, "channels", parts.channels.run),
+                partial(supervise, "recovery", parts.old_channels.run),
                 partial(supervise, "worker", parts.shared.run_own),
                 partial(supervise, "backends", parts.shared.run_backends),
             ]
@@ -69,6 +74,12 @@ async def run_node(
                 ready(backend.status())
                 await stop.wait()
                 await _drain(parts)
+
+
+def _rescue(seed: Seed, file: NetworkFile) -> Rescue:
+    """A database that is damaged, or whose own chain does not hold, is set aside."""
+    check = partial(check_own, charter=charter(file.genesis), own=Identity(seed).node)
+    return Rescue(system_clock().wall_ms, check)
 
 
 @asynccontextmanager

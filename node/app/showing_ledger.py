@@ -1,14 +1,14 @@
-"""From what the node's ledger and billing say to what the API shows."""
+"""From what the node's ledger says to what the API shows."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from node.api import ledger_views as views
 from node.api.ledger_shown import Showing, reference_text
-from node.jobs.debts import Debt
-from node.jobs.dues import Due
-from node.ledger.base import AccountLine, Ledger, LedgerLine, Waiting
+from node.app import showing_channels
+from node.channels.service import Channels
+from node.ledger.base import AccountLine, LedgerLine, Waiting
+from node.ledger.service import NodeLedger
 from protocol.ids import NodeId
 
 REMEDIES: Final[Mapping[views.Trouble, str]] = {
@@ -21,18 +21,19 @@ REMEDIES: Final[Mapping[views.Trouble, str]] = {
     "`ayni ledger resume --override` tells you the risk.",
     "unwitnessed": "A genesis never changes. Found another network with `ayni network create NAME "
     "--supply CREDITS --witness NODE ...`.",
+    "doubled": "A copied home, perhaps? Stop all but one of the nodes with this key, and let the "
+    "others go without it.",
     "copied": "Stop the other node that has this key. Then `ayni ledger resume --override`.",
 }
 
 
 def wallet(
-    ledger: Ledger,
+    ledger: NodeLedger,
+    channels: Channels,
     showing: Showing,
     own: NodeId,
     *,
     trouble: views.Trouble,
-    owed: Iterable[Debt],
-    dues: Iterable[Due],
 ) -> views.Wallet:
     """This node's own account as it stands now."""
     standing, charter = ledger.standing(), showing.charter
@@ -47,30 +48,16 @@ def wallet(
         claimable_microcredits=standing.claimable,
         witnesses=len(charter.witnesses),
         quorum=charter.quorum,
-        owed_to_us=tuple(
-            views.Debt(
-                party=showing.party(debt.account),
-                amount_microcredits=debt.amount,
-                unproven_microcredits=debt.unproven,
-            )
-            for debt in owed
-        ),
-        owed_by_us=_owed_by_us(dues, showing),
+        answered=ledger.answered,
+        earned_microcredits=showing_channels.earned(channels),
+        lost_microcredits=channels.payee.lost,
+        locked=showing_channels.locked(channels, showing),
+        owed_to_us=showing_channels.owed(channels, showing),
         waiting=tuple(waiting(one, showing) for one in ledger.waiting()),
+        settlements=showing_channels.settlements(channels, showing),
         trouble=trouble,
         sentence=ledger.trouble,
         remedy=REMEDIES[trouble],
-    )
-
-
-def _owed_by_us(dues: Iterable[Due], showing: Showing) -> tuple[views.Debt, ...]:
-    """By provider, the largest first."""
-    sums: Counter[NodeId] = Counter()
-    for due in dues:
-        sums[due.provider] += due.amount
-    return tuple(
-        views.Debt(party=showing.party(provider), amount_microcredits=amount)
-        for provider, amount in sums.most_common()
     )
 
 

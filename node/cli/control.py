@@ -53,6 +53,7 @@ def status_facts(now: Status, paths: Paths) -> list[tuple[str, str]]:
         for offer in now.offers
     ]
     return [
+        *(("trouble", sentence) for sentence in now.troubles),
         ("network", f"{now.network.name} {now.network.id[:16]}"),
         ("running for", f"{span_words(now.uptime_ms)}, version {now.version}"),
         ("sharing", "\n".join([_sharing_words(now.sharing), *shared])),

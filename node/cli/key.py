@@ -1,10 +1,13 @@
-"""The passphrase of the node's key, asked of the person where there is one."""
+"""The node's key in a person's hands: its passphrase, asked for, and its words, shown."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from node.cli.output import Output
+from node.cli.seed_words import words_shown
 from node.config import Paths
 from node.keystore import Prompt, find_passphrase, load_key
 from protocol.errors import Code, LocalError
@@ -31,10 +34,27 @@ def new_passphrase(passphrase_file: Path | None) -> bytes:
         raise LocalError(error.code, error.sentence + hint) from None
 
 
-def _prompt(question: str, *, new: bool) -> Prompt | None:
-    """None where nobody can be asked: the question needs a terminal to read from and to write
+def at_terminal() -> bool:
+    """Whether a person can be asked: a question needs a terminal to read from and one to write
     to, and goes to stderr, since stdout may be a file."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def show_words(output: Output, words: Sequence[str]) -> None:
+    """The words of the key, for a pen and a paper."""
+    output.line(
+        f"These {len(words)} words are this node's key. Whoever has them has the account with all "
+        "its credits, and `ayni restore` brings it back from them. Write them on paper, in this "
+        "order, and show them to nobody:"
+    )
+    output.line()
+    output.line(words_shown(words))
+    output.line()
+
+
+def _prompt(question: str, *, new: bool) -> Prompt | None:
+    """None where nobody can be asked."""
+    if not at_terminal():
         return None
 
     def ask() -> str:

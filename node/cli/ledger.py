@@ -19,6 +19,7 @@ from node.api.ledger_views import (
     Wallet,
 )
 from node.cli.client import connect
+from node.cli.ledger_audit import audit
 from node.cli.ledger_offline import verified_file
 from node.cli.ledger_words import (
     SHORT_DIGITS,
@@ -37,6 +38,7 @@ from protocol.errors import Code, LocalError
 from protocol.ledger.audit import Depth
 from protocol.units import credits_text
 
+CORES_MAX = 64
 _ENTRY_COLUMNS = (
     *("seq>", "entry", "kind", "credits>", "what", "reference", "balance>", "certified by"),
 )
@@ -45,6 +47,9 @@ _ENTRY_COLUMNS = (
 @click.group(cls=VerbGroup, epilog="Example: ayni ledger verify")
 def ledger() -> None:
     """Verify, export and show who paid whom, from the signatures on."""
+
+
+ledger.add_command(audit)
 
 
 @ledger.command(example="ayni ledger verify town.export --genesis field.ayni")
@@ -58,8 +63,15 @@ def ledger() -> None:
     help="The network that FILE must be of; this home's own, when left out.",
 )
 @click.option("--heads", is_flag=True, help="Of certificates, check heads' and claimed pays' only.")
+@click.option(
+    "--cores",
+    type=click.IntRange(1, CORES_MAX),
+    help="For FILE: so many processors; all, when left out.",
+)
 @click.pass_context
-def verify(ctx: click.Context, file: Path | None, genesis: Path | None, heads: bool) -> None:
+def verify(
+    ctx: click.Context, file: Path | None, genesis: Path | None, heads: bool, cores: int | None
+) -> None:
     """Verify what this node has of all accounts; or, with no node at all, the export FILE.
 
     Signatures, certificates, links, balances and claims are checked from the genesis on. Exit
@@ -68,8 +80,8 @@ def verify(ctx: click.Context, file: Path | None, genesis: Path | None, heads: b
     session: Session = ctx.obj
     depth = Depth.HEADS if heads else Depth.FULL
     if file is None:
-        if genesis is not None:
-            raise click.UsageError("--genesis is for FILE; a node knows its own network.")
+        if genesis is not None or cores is not None:
+            raise click.UsageError("--genesis and --cores are for FILE; a node has its own.")
         daemon = connect(session.paths)
         path = "/ayni/v1/ledger/verify"
         found = daemon.post(path, Verification, {"depth": depth.value}, long=True)
@@ -77,7 +89,7 @@ def verify(ctx: click.Context, file: Path | None, genesis: Path | None, heads: b
         genesis = genesis or session.paths.network_file
         if not genesis.exists():
             raise click.UsageError("FILE is verified by a genesis: give --genesis NAME.ayni.")
-        found = verified_file(file, genesis, depth)
+        found = verified_file(file, genesis, depth, cores or 0)
     if session.output.as_json:
         session.output.json(found)
     else:
@@ -96,6 +108,7 @@ def _show_verification(session: Session, found: Verification) -> None:
         ("entries", str(found.entries)),
         ("signatures", f"{found.signatures} checked{_depth_words(found)}"),
         ("balances", f"{balances}, and {unclaimed} paid but not claimed yet"),
+        ("channels", f"{credits_words(found.channels_microcredits)} in them"),
         ("sum", _sum_words(found)),
     ]
     session.output.facts("All holds." if found.ok else f"{faults}.", facts)
@@ -287,7 +300,8 @@ def resume(session: Session, override: bool, yes: bool) -> None:
     """
     daemon = connect(session.paths)
     now = daemon.get("/ayni/v1/wallet", Wallet)
-    if now.trouble == "unwitnessed" or (now.trouble in ("restored", "copied") and not override):
+    is_beyond_us = now.trouble in ("unwitnessed", "doubled")
+    if is_beyond_us or (now.trouble in ("restored", "copied") and not override):
         raise LocalError(Code.BAD_REQUEST, f"{now.sentence} {now.remedy}")
     if now.trouble and not yes:
         _confirm(session, now)

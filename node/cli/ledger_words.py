@@ -2,8 +2,16 @@
 
 from collections.abc import Sequence
 
-from node.api.ledger_views import Debt, Fault, Party, ShownEntry, Waiting
-from node.cli.words import count_words, listed_words, node_words
+from node.api.ledger_views import (
+    Debt,
+    Fault,
+    Locked,
+    Party,
+    SettlementWaiting,
+    ShownEntry,
+    Waiting,
+)
+from node.cli.words import count_words, listed_words, node_words, time_words
 from protocol.units import credits_text
 
 DEBTS_SHOWN_MAX = 10  # The largest; a script gets all of them.
@@ -32,12 +40,25 @@ def waiting_words(waiting: Waiting) -> str:
     )
 
 
+def settlement_words(waiting: SettlementWaiting) -> str:
+    """Which settlement waits, and for how many witnesses."""
+    return (
+        f"settlement of {waiting.channel[:SHORT_DIGITS]} with {party_words(waiting.party)}: "
+        f"{lack_words(waiting.waits_for, waiting.quorum)}"
+    )
+
+
+def lack_words(lack: int, quorum: int) -> str:
+    """ "waiting for 2 of 3 witnesses"."""
+    return f"waiting for {lack} of {count_words(quorum, 'witness', 'witnesses')}"
+
+
 def seals_lack(waiting: Waiting) -> str:
     """ "waiting for 2 of 3 witnesses; maize and oca have not answered"."""
     if not waiting.seq:
         return "it waits for its turn, behind what this node signed before"
     lack = max(0, waiting.quorum - waiting.seals)
-    said = f"waiting for {lack} of {count_words(waiting.quorum, 'witness', 'witnesses')}"
+    said = lack_words(lack, waiting.quorum)
     if not waiting.silent:
         return said
     names = listed_words([one.name or party_words(one) for one in waiting.silent])
@@ -47,16 +68,28 @@ def seals_lack(waiting: Waiting) -> str:
 def debts_words(debts: Sequence[Debt]) -> str:
     """The sum, then each on a line of its own."""
     total = sum(debt.amount_microcredits for debt in debts)
-    lines = [f"{_debt_words(debt)} {party_words(debt.party)}" for debt in debts[:DEBTS_SHOWN_MAX]]
+    lines = [
+        f"{credits_text(debt.amount_microcredits)} {party_words(debt.party)}"
+        for debt in debts[:DEBTS_SHOWN_MAX]
+    ]
     if len(debts) > len(lines):
         lines.append(f"and {len(debts) - len(lines)} more accounts")
     return "\n".join([credits_words(total) if debts else "nothing", *lines])
 
 
-def _debt_words(debt: Debt) -> str:
-    unproven = debt.unproven_microcredits
-    said = f", {credits_text(unproven)} of it without a receipt," if unproven else ""
-    return credits_text(debt.amount_microcredits) + said
+def locked_words(locked: Sequence[Locked]) -> str:
+    """The sum, then what comes back first, each on a line of its own with its hour."""
+    if not locked:
+        return "nothing"
+    total = sum(one.amount_microcredits for one in locked)
+    lines = [
+        f"{credits_text(one.amount_microcredits)} {party_words(one.party)}, back by "
+        f"{time_words(one.back_ms)}"
+        for one in locked[:DEBTS_SHOWN_MAX]
+    ]
+    if len(locked) > len(lines):
+        lines.append(f"and {count_words(len(locked) - len(lines), 'more channel')}")
+    return "\n".join([f"{credits_words(total)} in channels", *lines])
 
 
 def what_words(entry: ShownEntry) -> str:

@@ -11,6 +11,8 @@ from node.cli.session import HOME_VARIABLE, remember_home
 # Verb -> the module that has a command of this name, and what the list of verbs says of it.
 _VERBS: Final = {
     "init": ("init", "Make this node's key and configuration."),
+    "restore": ("restore", "Bring a node back from the 24 words of its key."),
+    "key": ("key_verb", "Show the 24 words of this node's key."),
     "up": ("up", "Run the node, until Ctrl-C or `ayni down`."),
     "down": ("control", "Stop the node: running jobs get a grace time to finish."),
     "status": ("control", "Show what the node is and does."),
@@ -25,6 +27,7 @@ _VERBS: Final = {
     "ledger": ("ledger", "Verify, export and show who paid whom."),
     "network": ("network", "Create, join, show or hand on a network."),
     "testnet": ("testnet", "Run a whole network on this machine to try things out."),
+    "simulate": ("simulate", "Simulate a network with faults, in virtual time."),
     "doctor": ("doctor", "Check this node and say what to do about each lack."),
     "version": ("version", "Show the version."),
 }

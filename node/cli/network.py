@@ -31,6 +31,7 @@ def _show(session: Session, view: Network, first_line: str = "") -> None:
         return
     if first_line:
         session.output.line(first_line)
+    fee = view.entry_fee_microcredits
     session.output.facts(
         view.name,
         [
@@ -38,6 +39,7 @@ def _show(session: Session, view: Network, first_line: str = "") -> None:
             ("supply", f"{credits_text(view.supply_microcredits)} credits"),
             ("accounts", f"{view.accounts} with credits from the start"),
             ("witnesses", "\n".join((seats_words(len(view.witnesses)), *view.witnesses))),
+            *([("entry fee", f"{credits_text(fee)} credits")] if fee else []),
             ("bootstrap", "\n".join(view.bootstrap) or "none"),
         ],
     )
@@ -91,6 +93,12 @@ def _allocations(
     help="A node that certifies payments; best are 4 or 7, of different owners. May be given "
     "again. This node alone, when left out.",
 )
+@click.option(
+    "--entry-fee",
+    callback=credits_given,
+    metavar="CREDITS",
+    help="What each entry of an account costs, for the witnesses; nothing, when left out.",
+)
 @click.option("--bootstrap", multiple=True, metavar="ADDRESS", help="Where to dial first.")
 @click.option(
     "-o",
@@ -108,12 +116,13 @@ def create(
     allocate: dict[NodeId, int],
     supply: int | None,
     witness: set[NodeId],
+    entry_fee: int | None,
     bootstrap: tuple[str, ...],
     path: Path | None,
 ) -> None:
     """Found a network: write its file, which friends join by.
 
-    Who has credits and who certifies payments is fixed for ever in it.
+    Who has credits, who certifies payments and what an entry costs is fixed for ever in it.
     """
     for address in bootstrap:
         _check_address(address)
@@ -124,7 +133,8 @@ def create(
     if left > 0 or (allocate and not witness):
         own = Identity(load_node_key(session.paths)).node
         said = _own_part(own, left, allocate, witness)
-    genesis = genesis_made(name, secrets.token_bytes(16), allocate, witness)
+    nonce = secrets.token_bytes(16)
+    genesis = genesis_made(name, nonce, allocate, witness, entry_fee=entry_fee or 0)
     file = NetworkFile(genesis, bootstrap)
     path = Path(f"{name}.ayni") if path is None else path
     write_network(path, file, new=True)

@@ -18,12 +18,15 @@ from node.cli.ledger_words import (
     change_words,
     credits_words,
     debts_words,
+    locked_words,
     party_words,
     seals_lack,
+    settlement_words,
     waiting_words,
 )
 from node.cli.options import account_id, credits_given, is_node_id
 from node.cli.session import Session, VerbWithVerbs
+from node.cli.wallet_channels import channels, settle
 from node.cli.words import count_words
 from protocol.errors import Code, LocalError
 from protocol.units import credits_text
@@ -33,7 +36,7 @@ _MAY_BE_SENT = (
     "The payment may have been made all the same: see `ayni wallet` and `ayni wallet history` "
     "before you send it again."
 )
-_WHAT = {"pay": "paid", "claim": "claimed"}
+_WHAT = {"pay": "paid", "claim": "claimed", "open": "into channel", "topup": "into channel"}
 
 
 @click.group(cls=VerbWithVerbs, example="ayni wallet")
@@ -50,9 +53,14 @@ def wallet(ctx: click.Context) -> None:
         show_wallet(session, now)
 
 
+wallet.add_command(channels)
+wallet.add_command(settle)
+
+
 def show_wallet(session: Session, now: Wallet) -> None:
     """For a person."""
     waiting = [waiting_words(one) for one in now.waiting]
+    waiting += [settlement_words(one) for one in now.settlements]
     session.output.facts(
         f"Wallet of {now.account.name or 'node'} {now.account.node}",
         [
@@ -60,13 +68,25 @@ def show_wallet(session: Session, now: Wallet) -> None:
             ("pending", f"{credits_words(now.pending_microcredits)} on their way to others"),
             ("reserved", f"{credits_words(now.reserved_microcredits)} for orders that run"),
             ("spendable", credits_words(now.spendable_microcredits)),
-            ("earned", f"{credits_words(now.claimable_microcredits)} to be claimed"),
+            ("locked", locked_words(now.locked)),
+            ("earned", earned_words(now)),
             ("owed to us", debts_words(now.owed_to_us)),
-            ("owed by us", debts_words(now.owed_by_us)),
+            ("lost", lost_words(now.lost_microcredits)),
             ("waiting", "\n".join(waiting) or "nothing"),
             ("state", state_words(now)),
         ],
     )
+
+
+def earned_words(now: Wallet) -> str:
+    """What is ours and not part of the balance yet."""
+    settled = credits_words(now.claimable_microcredits)
+    return f"{credits_words(now.earned_microcredits)} not settled yet, and {settled} to be claimed"
+
+
+def lost_words(lost: int) -> str:
+    """What nobody paid."""
+    return f"{credits_words(lost)}, delivered and never paid" if lost else "nothing"
 
 
 def state_words(now: Wallet) -> str:

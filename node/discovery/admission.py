@@ -11,7 +11,7 @@ from node.discovery.directory import Directory
 from node.discovery.rates import Rates
 from node.network.quota import Quotas, is_blamed
 from protocol import codec
-from protocol.capacity import AdvertsPage, advert_checked, supersedes
+from protocol.capacity import AdvertsPage, advert_opened, dated_near, supersedes
 from protocol.envelope import Signed
 from protocol.errors import Code, RemoteError
 from protocol.identity import Identity
@@ -42,7 +42,8 @@ class Member:
 class Admission:
     """Puts what holds into the directory, and counts what does not.
 
-    `cut` is called for a peer whose failed checks are over its quota; it must not wait.
+    `cut` is called for a peer whose failed checks are over its quota; `dated` with what a node's
+    own signature says of its clock, in milliseconds since 1970. Neither may wait.
     """
 
     def __init__(
@@ -52,7 +53,10 @@ class Admission:
         quotas: Quotas,
         clock: Clock,
         cut: Callable[[NodeId], None],
+        *,
+        dated: Callable[[NodeId, int], None] = lambda _node, _ms: None,
     ) -> None:
+        self._dated = dated
         self._member, self._directory, self._clock = member, directory, clock
         self._quotas, self._cut = quotas, cut
         self._origins = Rates(_FROM_ORIGIN, _FROM_ORIGIN_SECONDS, DIRECTORY_PEERS_MAX)
@@ -96,7 +100,8 @@ class Admission:
             if self._directory.repeated(signed, age_ms):
                 continue
             try:
-                news += self._take(signed, age_ms, is_gossip=False)
+                is_first_hand = peer == signed.signer
+                news += self._take(signed, age_ms, is_gossip=False, is_first_hand=is_first_hand)
             except RemoteError as error:
                 self.blame(peer, error)
                 if self._quotas.refused(peer, self._clock.steady_ms() / 1000):
@@ -109,13 +114,18 @@ class Admission:
         if is_blamed(error) and self._quotas.failed(peer, self._clock.steady_ms() / 1000):
             self._cut(peer)
 
-    def _take(self, signed: Signed, age_ms: int, *, is_gossip: bool) -> bool:
-        """Whether it was news. Raises RemoteError for what does not hold."""
+    def _take(
+        self, signed: Signed, age_ms: int, *, is_gossip: bool, is_first_hand: bool = False
+    ) -> bool:
+        """Whether it was news. Nobody signs the age of an advert, so that of a clock is taken from
+        its own node only. Raises RemoteError for what does not hold."""
+        opened = advert_opened(signed, self._member.network)
+        if is_gossip or is_first_hand:
+            self._dated(opened.signer, opened.value.issued_at + age_ms)
         try:
-            opened = advert_checked(signed, self._member.network, self._clock.wall_ms())
-        except RemoteError as error:
-            if error.code is Code.EXPIRED:  # Said after its signature held, so it is its own date.
-                self._compare_clocks(signed.signer, differ=True)
+            dated_near(opened.value, self._clock.wall_ms())
+        except RemoteError:
+            self._compare_clocks(opened.signer, differ=True)
             raise
         self._compare_clocks(opened.signer, differ=False)
         if opened.signer == self._member.node:

@@ -63,6 +63,8 @@ class Surroundings:
     quotas: Quotas
     clock: Clock
     chance: Random
+    dated: Callable[[NodeId, int], None] = lambda _node, _ms: None
+    """Told what nodes sign of their clocks, in milliseconds since 1970; it must not wait."""
 
 
 class Discovery:
@@ -86,7 +88,9 @@ class Discovery:
         self._network, self._member, self._store = network, member, store
         self._quotas, self._clock = surroundings.quotas, clock
         self._directory = Directory(clock.steady_ms)
-        self._admission = Admission(member, self._directory, self._quotas, clock, self._cut)
+        self._admission = Admission(
+            member, self._directory, self._quotas, clock, self._cut, dated=surroundings.dated
+        )
         self._advertiser = Advertiser(
             network,
             member,

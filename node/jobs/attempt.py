@@ -1,20 +1,31 @@
 """A job that somebody wants done, and one provider's turn at it: its stream and its secrets."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import trio
 
+from node.channels.base import Payer, Spending
 from node.jobs.around import Surroundings
 from node.jobs.courier import Courier, charge
 from node.network.base import NetworkError
 from protocol.envelope import Opened
-from protocol.errors import Code, RemoteError
+from protocol.errors import Code, LocalError, RemoteError
 from protocol.ids import JobId, MessageId, ModelId, NodeId
+from protocol.job.checks import cost_most
 from protocol.job.commitment import prompt_commitment, prompt_size, stop_digest
 from protocol.job.kinds import kind_of
-from protocol.job.requester import Candidate
-from protocol.job.requester_events import Came, Event, ProviderLost, QuoteCame, RequestSent
+from protocol.job.requester_actions import Ask, Candidate, Pay, SendOrder
+from protocol.job.requester_events import (
+    Came,
+    Event,
+    Funded,
+    NotOrdered,
+    ProviderLost,
+    QuoteCame,
+    RequestSent,
+)
 from protocol.job.sampling import Sampling
 from protocol.job.seed import DRAWN, USER, seed_commitment, share_of_user_seed
 from protocol.job.terms import (
@@ -30,6 +41,7 @@ from protocol.job.terms import (
 )
 from protocol.limits import PROTOCOL_VERSION
 from protocol.messages import JOB_PROTOCOL, FromProvider
+from protocol.units import Microcredits
 
 Connect = Callable[[NodeId], Awaitable[None]]
 """Make sure that we are connected to a node, or raise NetworkError."""
@@ -55,15 +67,24 @@ class Job:
 class Attempt:
     """One provider's turn. Whoever made it may say things by its courier, once there is one."""
 
-    def __init__(self, around: Surroundings, job: Job, number: int, candidate: Candidate) -> None:
+    def __init__(
+        self, around: Surroundings, job: Job, ask: Ask, payer: Payer, refused: MessageId | None
+    ) -> None:
+        """`refused` is the channel that the provider refused a moment ago, if it did."""
         self._around = around
         self._job = job
+        self._ask = ask
+        self._payer = payer
+        self._refused = refused
         seed = job.user_seed
         self._r = around.random_bytes(32) if seed is None else share_of_user_seed(seed)
         self._salt = around.random_bytes(32)
-        self.number = number
-        self.node = candidate.node
-        self.candidate = candidate
+        self.number = ask.attempt
+        self.node = ask.candidate.node
+        self.spending: Spending | None = None
+        """By what the order is paid, where it costs something."""
+        self.paid = 0
+        """Of the order's cost: what we have signed vouchers for, in microcredits."""
         self.scope = trio.CancelScope()
         self.over = trio.Event()
         self.courier: Courier | None = None
@@ -75,12 +96,45 @@ class Attempt:
         """The provider's."""
 
     async def talk(self, connect: Connect, events: trio.MemorySendChannel[Event]) -> None:
-        """The request out, then frames into events until the provider is lost or dropped."""
+        """A channel held and the request out, then frames into events until the provider is lost
+        or dropped. The channel is held until `scope` is cancelled: what came before the provider
+        was lost may not have been looked at, and is still to be signed for."""
         try:
             with self.scope:
-                await events.send(await self._converse(connect, events))
+                async with AsyncExitStack() as held:
+                    if is_priced(self._ask.candidate):
+                        try:
+                            self.spending = await self._funded(held)
+                        except LocalError as error:
+                            await events.send(NotOrdered(self.number, error.code, error.sentence))
+                            return
+                        await events.send(Funded(self.number))
+                    await events.send(await self._converse(connect, events))
+                    self.over.set()
+                    await trio.sleep_forever()
         finally:
             self.over.set()
+
+    async def _funded(self, held: AsyncExitStack) -> Spending:
+        """Raises LocalError as `Payer.spend`."""
+        mistrust = self._ask.mistrust
+        if mistrust is not None and self._refused is not None:
+            await self._payer.mistrusted(self._refused, f"{mistrust.code}: {mistrust.sentence}")
+        worst = job_worst(self._job, self._ask.candidate, self._cost_max)
+        return await held.enter_async_context(self._payer.spend(self.node, worst))
+
+    @property
+    def _cost_max(self) -> int:
+        return max(0, self._job.cost_max - self._ask.spent)
+
+    async def pay(self, pay: Pay, courier: Courier) -> None:
+        """Sign for what came and was checked, and send it; no disk is waited for. Raises
+        NetworkError, or LocalError OVERDRAWN."""
+        assert self.spending is not None
+        voucher = self.spending.voucher(pay.order_id, pay.first_t, pay.cost)
+        self.paid = pay.cost
+        if voucher is not None:
+            await courier.send_signed(voucher)
 
     async def _converse(
         self, connect: Connect, events: trio.MemorySendChannel[Event]
@@ -115,13 +169,13 @@ class Attempt:
             provider=self.node,
             job=job.id,
             kind=kind_of(job.prompt),
-            model=self.candidate.model,
+            model=self._ask.candidate.model,
             modes=job.modes,
             sampling=job.sampling,
             stop_digest=stop_digest(self._salt, job.stop),
             output_tokens_max=job.output_tokens_max,
             time_ms_max=job.time_ms_max,
-            cost_max=job.cost_max,
+            cost_max=self._cost_max,
             prompt_bytes=prompt_size(job.prompt),
             prompt_commitment=prompt_commitment(self._salt, job.prompt),
             seed_commitment=seed_commitment(self._r),
@@ -130,17 +184,42 @@ class Attempt:
             prefix_hash=b"",
         )
 
-    def order(self, quote_id: MessageId) -> Order:
-        """Yes to a quote for our request, with the secrets that the request had committed to."""
+    def order(self, send: SendOrder) -> Order:
+        """Yes to a quote for our request, with the secrets that the request had committed to.
+        Raises LocalError OVERDRAWN."""
+        channel, voucher = b"", None
+        if send.is_paid:
+            assert self.spending is not None
+            channel = self.spending.channel
+            if send.prompt_first:
+                voucher = self.spending.prompt_voucher(send.quote_id, send.prompt_first)
         return Order(
-            quote=quote_id,
+            quote=send.quote_id,
             r=self._r,
             salt=self._salt,
             prompt=self._job.prompt,
             stop=self._job.stop,
             prefix_ids=(),
-            channel=b"",
+            channel=channel,
+            voucher=voucher,
         )
+
+
+def is_priced(candidate: Candidate) -> bool:
+    """Whether anything of this provider's costs anything."""
+    return bool(candidate.price_in or candidate.price_out)
+
+
+def job_worst(job: Job, candidate: Candidate, cost_max: int) -> Microcredits:
+    """The most that a job can cost at the prices that this provider advertised, in microcredits."""
+    most = cost_most(
+        kind_of(job.prompt),
+        prompt_size(job.prompt),
+        job.output_tokens_max,
+        candidate.price_in,
+        candidate.price_out,
+    )
+    return min(Microcredits(cost_max), most)
 
 
 def lost(attempt: int) -> ProviderLost:

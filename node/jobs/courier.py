@@ -15,7 +15,7 @@ from protocol.identity import Identity
 from protocol.ids import MessageId, NetworkId, NodeId
 from protocol.job.terms import Cancel, Delta, Refuse
 from protocol.limits import FRAME_BYTES_MAX, SENTENCE_BYTES_MAX
-from protocol.messages import job_body, job_frame
+from protocol.messages import is_voucher, job_body, job_frame
 
 B = TypeVar("B", bound=Struct)
 
@@ -33,6 +33,9 @@ class Courier:
         self._quotas = quotas
         self.refused = False
         """Whether we have said no: then the peer is to read it before the stream ends."""
+        self.takes_vouchers = False
+        """Whether vouchers may come: they are handed on as they were signed, and whoever counts
+        them checks the signature."""
         self.signature = b""
         """Of the last signed message that came and held."""
 
@@ -46,6 +49,10 @@ class Courier:
         await self._frames.send(codec.encode(signed))
         return signed.id
 
+    async def send_signed(self, signed: Signed) -> None:
+        """What is signed already. Raises NetworkError."""
+        await self._frames.send(codec.encode(signed))
+
     async def send_unsigned(self, message: Delta | Cancel) -> None:
         """Raises NetworkError."""
         await self._frames.send(codec.encode(message))
@@ -58,7 +65,7 @@ class Courier:
 
     async def receive(
         self, kind: type[B], size_max: int = FRAME_BYTES_MAX
-    ) -> Opened[B] | Delta | Cancel | None:
+    ) -> Opened[B] | Signed | Delta | Cancel | None:
         """The next message, or None where the peer has closed its side.
 
         Raises NetworkError when the stream is gone; RemoteError for a frame or message that does
@@ -73,20 +80,22 @@ class Courier:
         if not isinstance(frame, Signed):
             return frame
         try:
-            opened = self._opened(frame, kind)
+            self._check_signer(frame)
+            if self.takes_vouchers and is_voucher(frame):
+                return frame
+            opened = job_body(frame, self._network_id, kind)
             self.signature = frame.signature
             return opened
         except RemoteError as error:
             await self.refuse(frame.id, error)
             raise
 
-    def _opened(self, frame: Signed, kind: type[B]) -> Opened[B]:
+    def _check_signer(self, frame: Signed) -> None:
         if frame.signer != self.peer:
             raise RemoteError(
                 Code.WRONG_SIGNER,
                 "The message is signed by another node than the one that sent it.",
             )
-        return job_body(frame, self._network_id, kind)
 
     async def close(self) -> None:
         """Close our side in order; what the peer still says can be received."""

@@ -4,7 +4,7 @@ from collections import deque
 
 import trio
 
-from protocol.job.requester import Accepted, Deliver, DeliverVectors, Failure, Finished
+from protocol.job.requester_actions import Accepted, Deliver, DeliverVectors, Failure, Finished
 
 QUEUE_MAX = 64  # Beyond it neighbouring words become one; the answer itself bounds all.
 

@@ -3,15 +3,19 @@
 from dataclasses import replace
 
 from node.jobs.around import Surroundings
-from node.storage.bills import Bill
+from node.jobs.attempt import Attempt
+from node.storage.bills import Bill, BillStore
 from node.storage.jobs import JobRecord, JobState, Role
+from node.telemetry.logs import Log
 from protocol.envelope import seal
-from protocol.errors import Code
+from protocol.errors import Code, LocalError
 from protocol.ids import MessageId, NodeId
-from protocol.job.provider import End
-from protocol.job.requester import Owe
-from protocol.job.terms import Finish, Request
+from protocol.job.provider_actions import End
+from protocol.job.requester_actions import Finished
+from protocol.job.terms import Finish, Receipt, Request
 from protocol.units import Microcredits
+
+_log = Log("jobs.records")
 
 
 def state_of(finish: Finish, code: Code | None) -> JobState:
@@ -43,57 +47,76 @@ def began(
     )
 
 
-def bill_to_pay(
-    around: Surroundings, provider: NodeId, owe: Owe, provider_signature: bytes
+def bill_paid(
+    around: Surroundings, attempt: Attempt, finished: Finished, receipt: Receipt | None
 ) -> Bill:
-    """What we owe for an order: with a receipt both signatures are on it, ours before it leaves."""
-    bill = Bill(
-        role=Role.REQUESTER,
-        order_id=owe.order_id,
-        peer=provider,
-        amount=owe.amount,
-        paid=Microcredits(0),
-        receipt_id=MessageId(b""),
-        receipt=b"",
-        provider_signature=b"",
-        requester_signature=b"",
-        billed_at_ms=around.wall_ms(),
-    )
-    if owe.receipt is None:
-        return bill
-    signed = seal(around.identity, around.network_id, owe.receipt)
-    return replace(
-        bill,
-        receipt_id=signed.id,
-        receipt=signed.body,
-        provider_signature=provider_signature,
-        requester_signature=signed.signature,
+    """What an order of ours has cost, and what of that we have signed vouchers for; with a receipt
+    both signatures are on it."""
+    return _with_receipt(
+        around,
+        receipt,
+        Bill(
+            role=Role.REQUESTER,
+            order_id=attempt.id,
+            peer=attempt.node,
+            amount=Microcredits(finished.cost),
+            paid=Microcredits(attempt.paid),
+            receipt_id=MessageId(b""),
+            receipt=b"",
+            provider_signature=attempt.receipt_signature,
+            requester_signature=b"",
+            billed_at_ms=around.wall_ms(),
+        ),
     )
 
 
-def bill_to_collect(
+def bill_earned(
     around: Surroundings, requester: NodeId, order_id: MessageId, end: End, countersignature: bytes
 ) -> Bill:
-    """What we are owed for an order. Without the requester's signature it is only what our chunks
-    say; a requester that has signed and was lost pays by the receipt even so."""
-    bill = Bill(
-        role=Role.PROVIDER,
-        order_id=order_id,
-        peer=requester,
-        amount=Microcredits(end.cost_signed),
-        paid=Microcredits(0),
-        receipt_id=MessageId(b""),
-        receipt=b"",
-        provider_signature=b"",
-        requester_signature=countersignature if end.receipted else b"",
-        billed_at_ms=around.wall_ms(),
+    """What an order has cost that we served, and what of that came in vouchers. Without the
+    requester's signature on the receipt it is only what our chunks say."""
+    return _with_receipt(
+        around,
+        end.receipt,
+        Bill(
+            role=Role.PROVIDER,
+            order_id=order_id,
+            peer=requester,
+            amount=Microcredits(end.cost),
+            paid=Microcredits(end.cost - end.lost),
+            receipt_id=MessageId(b""),
+            receipt=b"",
+            provider_signature=b"",
+            requester_signature=countersignature if end.receipted else b"",
+            billed_at_ms=around.wall_ms(),
+        ),
     )
-    if end.receipt is None:
-        return bill
-    signed = seal(around.identity, around.network_id, end.receipt)
-    return replace(
-        bill,
-        receipt_id=signed.id,
-        receipt=signed.body,
-        provider_signature=signed.signature,
-    )
+
+
+def _with_receipt(around: Surroundings, receipt: Receipt | None, bill: Bill) -> Bill:
+    """The bill with a receipt and our own signature under it. Without one it has no signatures."""
+    if receipt is None:
+        return replace(bill, provider_signature=b"", requester_signature=b"")
+    signed = seal(around.identity, around.network_id, receipt)
+    bill = replace(bill, receipt_id=signed.id, receipt=signed.body)
+    if bill.role is Role.PROVIDER:
+        return replace(bill, provider_signature=signed.signature)
+    return replace(bill, requester_signature=signed.signature)
+
+
+async def put_record(around: Surroundings, record: JobRecord) -> None:
+    """Keep a line of the history: a note for people, too. A job that broke off here would leave
+    its chunks open in the window of its channel."""
+    try:
+        await around.recorder.put(record)
+    except LocalError as error:
+        _log.warning("record.unwritten", code=error.code)
+
+
+async def put_bill(bills: BillStore, bill: Bill) -> None:
+    """Keep a bill: a note for people. The money is in the vouchers, so a disk that fails here
+    ends no job."""
+    try:
+        await bills.put(bill)
+    except LocalError as error:
+        _log.warning("bill.unwritten", code=error.code)

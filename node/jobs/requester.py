@@ -8,32 +8,29 @@ from typing import assert_never
 
 import trio
 
+from node.channels.base import Payer
 from node.jobs.around import Surroundings, now_ms
-from node.jobs.attempt import Attempt, Connect, Job, lost
-from node.jobs.billing import Billing
+from node.jobs.attempt import Attempt, Connect, Job, is_priced, job_worst, lost
 from node.jobs.courier import Courier
 from node.jobs.mailbox import Mailbox
-from node.jobs.records import began, bill_to_pay, state_of
+from node.jobs.records import began, bill_paid, put_bill, put_record, state_of
 from node.market.choice import Market
 from node.market.tally import Tally
 from node.network.base import NetworkError
+from node.storage.bills import BillStore
 from node.storage.jobs import JobRecord, Role
-from protocol.errors import LocalError, RemoteError
-from protocol.job.checks import cost_most
-from protocol.job.commitment import prompt_size
-from protocol.job.kinds import kind_of
-from protocol.job.requester import (
+from protocol.errors import Code, LocalError, RemoteError
+from protocol.job.requester import RequesterJob
+from protocol.job.requester_actions import (
     Accepted,
     Action,
     Ask,
-    Candidate,
     Countersign,
     Deliver,
     DeliverVectors,
     Drop,
     Finished,
-    Owe,
-    RequesterJob,
+    Pay,
     SendCancel,
     SendOrder,
     SendRefuse,
@@ -41,14 +38,13 @@ from protocol.job.requester import (
 from protocol.job.requester_events import (
     CancelAsked,
     Event,
-    NotOrdered,
     OrderSent,
+    ProviderLost,
     TimePassed,
 )
-from protocol.job.terms import (
-    Cancel,
-)
-from protocol.units import Microcredits
+from protocol.job.terms import Cancel
+from protocol.limits import ATTEMPTS_MAX
+from protocol.units import Microcredits, credits_text
 
 _EVENTS_MAX = 64
 CLOSE_SECONDS_MAX = 5
@@ -58,12 +54,18 @@ class Requester:
     """Has jobs done by other nodes."""
 
     def __init__(
-        self, around: Surroundings, market: Market, connect: Connect, billing: Billing
+        self,
+        around: Surroundings,
+        market: Market,
+        connect: Connect,
+        payer: Payer,
+        bills: BillStore,
     ) -> None:
         self._around = around
         self._market = market
         self._connect = connect
-        self._billing = billing
+        self._payer = payer
+        self._bills = bills
         self.tally = Tally()
         """Jobs that are not at their end."""
 
@@ -77,7 +79,7 @@ class Requester:
         job = self._affordable(job)
         # The best candidate is taken before anything can wait, so that two jobs that are asked
         # for at once see each other.
-        run = _Run(self._around, self._market, self._connect, self._billing, job)
+        run = _Run(self._around, self._market, self._connect, (self._payer, self._bills), job)
         try:
             with self.tally.counted():
                 async with trio.open_nursery() as nursery:
@@ -94,17 +96,16 @@ class Requester:
 
     def _affordable(self, job: Job) -> Job:
         """The job, for those candidates only that could be paid now, whatever they answer."""
-        kind, size = kind_of(job.prompt), prompt_size(job.prompt)
-        tokens = job.output_tokens_max
-        worst = {
-            one: min(job.cost_max, cost_most(kind, size, tokens, one.price_in, one.price_out))
-            for one in job.candidates
-        }
-        spendable = self._billing.spendable
+        worst = {one: job_worst(job, one, job.cost_max) for one in job.candidates}
+        spendable = self._payer.spendable
         candidates = [one for one in job.candidates if worst[one] <= spendable]
         if not candidates:
-            with self._billing.hold(min(worst.values())):
-                raise AssertionError("more can be set aside than can be spent")
+            raise LocalError(
+                Code.OVERDRAWN,
+                f"This job may cost {credits_text(min(worst.values()))} credits; "
+                f"{credits_text(spendable)} can be spent on one now. Share a model to earn some, "
+                "have some sent to you, or set a lower cap on the cost.",
+            )
         return replace(job, candidates=candidates)
 
 
@@ -114,16 +115,14 @@ class _Run:
         around: Surroundings,
         market: Market,
         connect: Connect,
-        billing: Billing,
+        money: tuple[Payer, BillStore],
         job: Job,
     ) -> None:
         self._around = around
         self._market = market
         self._connect = connect
-        self._billing = billing
+        self._payer, self._bills = money
         self._job = job
-        self._held = ExitStack()
-        """What is set aside for the order that runs."""
         self._machine = RequesterJob(
             job.candidates, job.time_ms_max, now_ms(), len(job.prompt.texts)
         )
@@ -146,13 +145,14 @@ class _Run:
 
     async def run(self) -> None:
         # Shielded, since a cancelled job still takes its bill; the machine's timers bound it.
-        with trio.CancelScope(shield=True), self._place, self._held:
+        with trio.CancelScope(shield=True), self._place:
             async with trio.open_nursery() as nursery:
                 actions = self._machine.begin(now_ms())
                 while True:
                     for action in actions:
                         if isinstance(action, Finished):
                             self._finish(action)
+                            await self._book(action)
                             await self._record(action)
                             await self._close(action)
                             nursery.cancel_scope.cancel()
@@ -175,11 +175,12 @@ class _Run:
 
     async def _carry_out(self, action: Action, nursery: trio.Nursery) -> None:
         match action:
-            case Ask(number, candidate):
+            case Ask():
                 await self._end_attempt()
-                self._begin_attempt(number, candidate, nursery)
+                self._begin_attempt(action, nursery)
                 return
             case Accepted():
+                self._expect_more()
                 self.mailbox.put(action)
                 return
             case Deliver(ids):
@@ -197,9 +198,6 @@ class _Run:
         attempt = self._attempt
         assert attempt is not None
         assert attempt.number == action.attempt
-        if isinstance(action, Owe):
-            await self._owe(action, attempt)
-            return
         if attempt.courier is None:
             attempt.scope.cancel()  # It never came so far as to have a stream.
             return
@@ -207,43 +205,34 @@ class _Run:
             await self._say(action, attempt, attempt.courier, nursery)
         except NetworkError:
             self._ready.append(lost(attempt.number))
-
-    async def _owe(self, owe: Owe, attempt: Attempt) -> None:
-        bill = bill_to_pay(self._around, attempt.node, owe, attempt.receipt_signature)
-        try:
-            await self._billing.owe(bill, self._held)
-        except LocalError:
-            # What is not on our disk is not signed, and whoever asked hears of the disk.
-            assert attempt.courier is not None
-            await attempt.courier.reset()
-            raise
+        except LocalError as error:
+            self._ready.append(ProviderLost(attempt.number, error.code, error.sentence))
 
     async def _say(
         self,
-        action: SendOrder | SendCancel | Countersign | SendRefuse | Drop,
+        action: SendOrder | SendCancel | Pay | Countersign | SendRefuse | Drop,
         attempt: Attempt,
         courier: Courier,
         nursery: trio.Nursery,
     ) -> None:
         match action:
-            case SendOrder(number, quote_id, cost_worst):
-                try:
-                    self._held.enter_context(self._billing.hold(cost_worst))
-                except LocalError as error:
-                    self._ready.append(NotOrdered(number, error.code, error.sentence))
-                    return
-                attempt.id = await courier.send(attempt.order(quote_id))
+            case SendOrder(number):
+                attempt.id = await courier.send(attempt.order(action))
                 attempt.ordered = True
                 self._ready.append(OrderSent(number, attempt.id))
                 # Off the way to the first token: it is a note for `ayni jobs`, not money.
-                nursery.start_soon(self._around.recorder.put, self._began(attempt))
+                nursery.start_soon(put_record, self._around, self._began(attempt))
             case SendCancel(_, order_id):
                 await courier.send_unsigned(Cancel(order_id))
+            case Pay():
+                await attempt.pay(action, courier)
             case Countersign(_, receipt):
                 await courier.send(receipt)
             case SendRefuse(_, code, sentence):
                 await courier.refuse(attempt.id, RemoteError(code, sentence))
-            case Drop():
+            case Drop(_, is_unread):
+                if is_unread and attempt.spending is not None:
+                    attempt.spending.not_read()
                 attempt.scope.cancel()
                 await courier.reset()
             case _:
@@ -254,17 +243,17 @@ class _Run:
         attempt = self._attempt
         if attempt is not None and attempt.ordered:
             code = self._machine.failures[-1].code
-            await self._around.recorder.put(
-                replace(self._began(attempt), state=state_of("none", code), code=code)
-            )
+            record = replace(self._began(attempt), state=state_of("none", code), code=code)
+            await put_record(self._around, record)
 
-    def _begin_attempt(self, number: int, candidate: Candidate, nursery: trio.Nursery) -> None:
-        self._held.close()
-        if number > 1:
+    def _begin_attempt(self, ask: Ask, nursery: trio.Nursery) -> None:
+        before = self._attempt
+        refused = None if before is None or before.spending is None else before.spending.channel
+        if ask.attempt > 1:
             self.mailbox.put(self._machine.failures[-1])
             self._place.close()
-            self._place.enter_context(self._market.ordering(candidate.node))
-        self._attempt = Attempt(self._around, self._job, number, candidate)
+            self._place.enter_context(self._market.ordering(ask.candidate.node))
+        self._attempt = Attempt(self._around, self._job, ask, self._payer, refused)
         nursery.start_soon(self._attempt.talk, self._connect, self._events_in)
 
     def _finish(self, finished: Finished) -> None:
@@ -278,24 +267,35 @@ class _Run:
         )
         return replace(record, model_name=self._job.model_names.get(record.model, ""))
 
+    def _expect_more(self) -> None:
+        """This job runs; the next of its kind is likely to go to the same few providers."""
+        priced = [one for one in self._job.candidates[:ATTEMPTS_MAX] if is_priced(one)]
+        job = self._job
+        self._payer.expect([(one.node, job_worst(job, one, job.cost_max)) for one in priced])
+
+    async def _book(self, finished: Finished) -> None:
+        attempt = self._attempt
+        if attempt is not None and attempt.ordered and finished.cost:
+            bill = bill_paid(self._around, attempt, finished, finished.receipt)
+            await put_bill(self._bills, bill)
+
     async def _record(self, finished: Finished) -> None:
         attempt = self._attempt
-        if attempt is None or attempt.request is None:
+        if attempt is None or attempt.request is None or not attempt.id:
             return  # Nobody was reached, so there is nothing to show for it.
         code = finished.failures[-1].code if finished.reason == "none" else None
         first_at_ms = self._first_at_ms
-        await self._around.recorder.put(
-            replace(
-                self._began(attempt),
-                state=state_of(finished.reason, code),
-                code=code,
-                tokens_in=finished.input_tokens,
-                tokens_out=finished.output_tokens,
-                cost_microcredits=Microcredits(finished.cost),
-                ms_first=0 if first_at_ms is None else first_at_ms - self._began_at_ms,
-                ms_total=now_ms() - self._began_at_ms,
-            )
+        record = replace(
+            self._began(attempt),
+            state=state_of(finished.reason, code),
+            code=code,
+            tokens_in=finished.input_tokens,
+            tokens_out=finished.output_tokens,
+            cost_microcredits=Microcredits(finished.cost),
+            ms_first=0 if first_at_ms is None else first_at_ms - self._began_at_ms,
+            ms_total=now_ms() - self._began_at_ms,
         )
+        await put_record(self._around, record)
 
     async def _close(self, finished: Finished) -> None:
         attempt = self._attempt

@@ -31,6 +31,7 @@ from protocol.ledger.charter import Charter
 from protocol.ledger.entry import entry_opened
 from protocol.ledger.head import View, view_checked
 from protocol.ledger.proof import Breach
+from protocol.ledger.sources import Proofs
 from protocol.ledger.sync import (
     Accepted,
     Announce,
@@ -66,7 +67,7 @@ class Round:
 
     entry: Signed
     seq: int
-    proofs: tuple[Certified, ...]
+    proofs: Proofs
     seals: dict[int, Seal] = field(default_factory=dict)
     outcome: Certified | Superseded | None = None
     over: trio.Event = field(default_factory=trio.Event)
@@ -109,7 +110,7 @@ class Client:
         self.views: dict[int, View] = {}
         self.views_changed = Signal()
 
-    async def certify(self, entry: Signed, seq: int, proofs: tuple[Certified, ...]) -> Certified:
+    async def certify(self, entry: Signed, seq: int, proofs: Proofs) -> Certified:
         """The certificate of an entry that is on disk; asks until q witnesses have voted.
 
         Raises Superseded when another entry of ours is certified in its place.
@@ -126,6 +127,13 @@ class Client:
             raise outcome
         assert outcome is not None
         return outcome
+
+    def show(self, proofs: Proofs) -> None:
+        """What the entry at hand claims is shown with these from now on."""
+        assert self.round is not None
+        self.round.proofs = proofs
+        for signal in self._wakes.values():
+            signal.set()
 
     def ask_own(self) -> None:
         """Ask all witnesses what they know of our account; `views` fills, and `views_changed`
@@ -174,6 +182,8 @@ class Client:
         """What this witness lacks: first what others wait for."""
         told, at_hand = self._told[number], self.round
         if at_hand is not None and number not in at_hand.seals and not at_hand.over.is_set():
+            if told is not None and told == at_hand.seq - 2:
+                return lambda: self._hand_on(number, at_hand)
             if told is not None and told < at_hand.seq - 1:
                 return lambda: self._announce(number, told + 1)
             return lambda: self._submit(number, at_hand)
@@ -187,14 +197,31 @@ class Client:
             return lambda: self._announce(number, told + 1)
         return None
 
-    async def _ask(self, number: int, ask: Ask) -> Answer:
+    async def ask(self, number: int, ask: Ask) -> Answer:
+        """The answer of one witness. Raises NetworkError and RemoteError as `Lines.ask`."""
         witness = self._charter.witnesses[number]
         if witness == self._node:
             return await self._desk.answer(witness, ask)
         return await self._lines.ask(witness, ask)
 
+    async def _hand_on(self, number: int, at_hand: Round) -> float:
+        """The certificate of the entry before, and the entry at hand, in one exchange: an account
+        that has much to sign needs one for each entry."""
+        witness, before = self._charter.witnesses[number], at_hand.seq - 1
+        if witness == self._node:
+            return await self._submit(number, at_hand)  # It shares our store.
+        asks: list[Ask] = [Announce(await self._certified(before)), self._submission(at_hand)]
+        announced, submitted = await self._lines.ask_all(witness, asks)
+        wait_seconds = self._announced(number, before, announced)
+        if isinstance(announced, Accepted):
+            return self._submitted(number, at_hand, submitted)
+        return wait_seconds
+
     async def _submit(self, number: int, at_hand: Round) -> float:
-        answer = await self._ask(number, Submit(at_hand.entry, at_hand.proofs, self._instance))
+        answer = await self.ask(number, self._submission(at_hand))
+        return self._submitted(number, at_hand, answer)
+
+    def _submitted(self, number: int, at_hand: Round, answer: Answer) -> float:
         if isinstance(answer, Voted):
             seal = seal_of(answer.vote, at_hand.entry.id, self._charter)
             if seal.witness != number:
@@ -207,6 +234,12 @@ class Client:
             self._told[number] = max(self._told[number] or 0, at_hand.seq - 1)
             return 0
         return self._refused(number, answer, at_hand)
+
+    def _submission(self, at_hand: Round) -> Submit:
+        proofs = at_hand.proofs
+        return Submit(
+            at_hand.entry, tuple(proofs.entries), tuple(proofs.settlements), self._instance
+        )
 
     def _refused(self, number: int, answer: Answer, at_hand: Round) -> float:
         """How long to wait before the next question. Raises RemoteError for no good answer."""
@@ -239,7 +272,7 @@ class Client:
         return RETRY_SECONDS_MIN if known is not None and known >= seq else 0
 
     async def _ask_own(self, number: int) -> float:
-        answer = await self._ask(number, AskOwn(self._node, self._instance))
+        answer = await self.ask(number, AskOwn(self._node, self._instance))
         if isinstance(answer, Refusal):
             if answer.code == Code.HALTED and isinstance(answer.shown, Breach):
                 self._callbacks.breach(answer.shown)
@@ -251,9 +284,15 @@ class Client:
         return 0
 
     async def _announce(self, number: int, seq: int) -> float:
+        answer = await self.ask(number, Announce(await self._certified(seq)))
+        return self._announced(number, seq, answer)
+
+    async def _certified(self, seq: int) -> Certified:
         certified = await self._store.read(lambda chains: chains.certified(self._node, seq))
         assert certified is not None, "only what is certified here is spread"
-        answer = await self._ask(number, Announce(certified))
+        return certified
+
+    def _announced(self, number: int, seq: int, answer: Answer) -> float:
         if isinstance(answer, Accepted):
             self._told[number] = max(self._told[number] or 0, seq)
             return 0

@@ -5,6 +5,7 @@ leaves a signed entry on disk, and the next start sends the same bytes again. Be
 signature it asks the witnesses whether they know more than this journal (facts of the ledger, 2.2).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, assert_never
@@ -16,6 +17,7 @@ from node.ledger.keeper import Keeper, News
 from node.ledger.plan import planned, proofs_of
 from node.ledger.purse import Purse
 from node.ledger.signal import Signal
+from node.ledger.sources import Sources
 from node.ledger.sync import Sync
 from node.storage.ledger import Records
 from node.storage.ledger_own import OwnChains
@@ -27,6 +29,7 @@ from protocol.ledger.entry import Claim, entry_opened, entry_read
 from protocol.ledger.head import Adopt, GoOn, Resubmit, Step, Stop, View, Wait, next_step
 from protocol.ledger.head import Journal as Knowledge
 from protocol.ledger.proof import Breach, contradiction_made
+from protocol.ledger.witness import ChainPast
 
 ADOPT_RETRY_SECONDS: Final = 2.0
 
@@ -58,6 +61,7 @@ class Journal:
         self._identity, self._keeper, self._client, self._sync = identity, keeper, client, sync
         self._store, self._charter = keeper.store, keeper.charter
         self._purse, self._settings = purse, settings
+        self._sources = Sources(self._store, self._charter, client)
         self._wake = Signal()
         self._restart = Signal()
         self._override = False
@@ -69,6 +73,9 @@ class Journal:
         self.rival = False
         self.halted = False
         self.certified_changed = Signal()
+        self.when_agreed: Callable[[], None] = lambda: None
+        self.when_restored: Callable[[], None] = lambda: None
+        """Called when new entries may be signed that might not before."""
 
     @property
     def may_sign(self) -> bool:
@@ -95,6 +102,7 @@ class Journal:
         if is_restored and not self.restored:
             self.restored = True
             _log.error("ledger.restored")
+            self.when_restored()
             if self.agreed:
                 self._restart.set()
         self._wake.set()
@@ -126,6 +134,7 @@ class Journal:
         """The owner has read the proof of a breach."""
         await self.load()
         self._wake.set()
+        self.when_agreed()
 
     async def run(self) -> None:
         """Send what is pending, agree with the witnesses, then pay and claim; until cancelled."""
@@ -148,6 +157,7 @@ class Journal:
         await self._agree()
         self._override = False
         self.agreed = True
+        self.when_agreed()
         while True:
             coming = self._wake.coming()
             signed = await self._sign_next() if self.may_sign else None
@@ -198,11 +208,18 @@ class Journal:
         """Send a signed entry until it is certified, and take its certificate."""
         entry = entry_opened(signed, self._charter.network).value
         proofs = await self._store.read(partial(proofs_of, entry=entry))
-        try:
-            certified = await self._client.certify(signed, entry.seq, proofs)
-        except Superseded as superseded:
-            certified = superseded.certified
-            await self._note_rival(certified.entry)
+        rival: Signed | None = None
+        async with trio.open_nursery() as nursery:
+            if isinstance(entry.body, Claim):
+                nursery.start_soon(self._sources.complete, entry)
+            try:
+                certified = await self._client.certify(signed, entry.seq, proofs)
+            except Superseded as superseded:
+                certified = superseded.certified
+                rival = certified.entry
+            nursery.cancel_scope.cancel()
+        if rival is not None:
+            await self._note_rival(rival)
         try:
             await self._keeper.take(certified)
         except RemoteError as error:
@@ -264,7 +281,7 @@ class Journal:
         node = self._identity.node
         knowledge = Knowledge(
             chains.account(node),
-            partial(chains.claimed_at, node),
+            ChainPast(chains, node),
             chains.pending(),
             chains.state("restored") is not None,
         )

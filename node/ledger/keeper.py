@@ -5,38 +5,43 @@ that wait at the same time share one wait for the disk, and one that stores noth
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
 
 import trio
 
-from node.ledger.base import Income
-from node.storage.ledger import LedgerStore, Records
+from node.ledger.base import ChannelFacts, Income
+from node.storage.ledger import Brought, LedgerStore, Records
 from node.storage.ledger_chains import Chains
+from node.storage.ledger_channels import ChannelRow
 from node.storage.ledger_own import Figures, IncomeRow
 from node.telemetry.logs import Log
+from protocol.envelope import Opened
 from protocol.errors import Code, RemoteError
 from protocol.identity import digest
-from protocol.ids import NodeId, short
-from protocol.ledger.certificate import Certified
+from protocol.ids import MessageId, NodeId, short
+from protocol.ledger.certificate import Certified, certified_checked
 from protocol.ledger.charter import Charter
 from protocol.ledger.decoder import packed
-from protocol.ledger.entry import Pay, entry_read
+from protocol.ledger.entry import PAY, Entry, Open, Pay, TopUp, entry_read
 from protocol.ledger.proof import Breach, Contradiction, breach_checked, contradiction_checked
+from protocol.ledger.statement import Settlement
 from protocol.ledger.witness import (
     Applied,
+    Final,
     Forgot,
     Halted,
     Known,
     Missing,
     Outcome,
+    Stopped,
+    VotesLost,
     Witness,
     halted_error,
 )
 
-BULK_ENTRIES: Final = 64  # In one change: 20 ms of signatures, during which no other is written.
+BULK_ENTRIES = 64  # In one change: 20 ms of signatures, during which no other is written.
 
 Steps = Callable[[str], Awaitable[None]]
 """Told after each step whose crash must be harmless, by its name; tests crash there."""
@@ -56,8 +61,10 @@ class News:
     figures: Figures | None = None
     incomes: Sequence[Income] = ()
     proofs: Sequence[Contradiction | Breach] = ()
-    stopped: Breach | Certified | None = None
+    stopped: Stopped | None = None
     entries: int = 0
+    channels: Sequence[ChannelFacts] = ()  # Of ours, that may have changed.
+    is_settlement: bool = False
 
 
 class Keeper:
@@ -77,7 +84,7 @@ class Keeper:
 
     async def take(self, certified: Certified) -> Outcome:
         """Take one certified entry, from whomever. When this returns Applied or Known it is on
-        disk, and when it is a pay to us that income is, whatever the outcome.
+        disk, and when it is a pay to us or funds a channel to us that is, whatever the outcome.
 
         Raises RemoteError: HALTED where this node has stopped at a breach, and what
         `certified_checked` raises. LocalError UNAVAILABLE when the disk fails.
@@ -95,8 +102,10 @@ class Keeper:
         taken = 0
         for start in range(0, len(entries), BULK_ENTRIES):
             part = entries[start : start + BULK_ENTRIES]
+            # Signatures are checked beside the writer, so that votes and others' entries go on.
+            held = await self.store.read(partial(self._held, part))
             new, signatures, news, error = await self.store.write(
-                partial(self._stored_all, entries=part)
+                partial(self._stored_all, entries=part, held=held)
             )
             taken += new
             self.signatures_checked += signatures
@@ -104,6 +113,34 @@ class Keeper:
             if error is not None:
                 raise error
         return taken
+
+    async def take_settlement(
+        self, settlement: Settlement, shown: Certified, teller: NodeId | None = None
+    ) -> Final | Known | Halted:
+        """Take how a channel was settled, from whomever; `shown` is the channel's open. When this
+        returns it is on disk, and so is our share where the channel is ours. `teller` need not be
+        told of it any more.
+
+        Raises RemoteError as `Follower.on_settlement`; LocalError UNAVAILABLE when the disk fails.
+        """
+        outcome, news = await self.store.write(
+            lambda records: self._settled(records, settlement, shown, teller)
+        )
+        await self._told(news)
+        return outcome
+
+    async def stopped(self, stopped: Stopped) -> None:
+        """The store says since just now that this node goes no further."""
+        await self._told(News(stopped=stopped))
+
+    async def take_claimed(
+        self, settlements: Sequence[Settlement], entries: Sequence[Certified]
+    ) -> None:
+        """Keep the settlements that came with a claim, whose opens came with it or are here, so
+        that this node can show them. Raises LocalError UNAVAILABLE when the disk fails."""
+        opens = {certified.entry.id: certified for certified in entries}
+        news = await self.store.write(lambda it: self._claimed(it, settlements, opens))
+        await self._told(news)
 
     async def keep_proof(self, proof: Contradiction | Breach) -> bool:
         """Check and keep what somebody shows as a proof; a breach halts this ledger. Whether it
@@ -121,9 +158,23 @@ class Keeper:
 
     # Inside the store.
 
-    def _taken(self, records: Records, certified: Certified) -> tuple[Outcome, int, News]:
+    def _held(self, entries: Iterable[Certified], chains: Chains) -> int:
+        """How many of these, from the first on, are known or hold by all their signatures."""
+        held = 0
+        for certified in entries:
+            try:
+                if not chains.is_final(certified.entry.id):
+                    certified_checked(certified, self.charter)
+            except RemoteError:
+                break
+            held += 1
+        return held
+
+    def _taken(
+        self, records: Records, certified: Certified, *, is_checked: bool = False
+    ) -> tuple[Outcome, int, News]:
         """Judge and store one entry; the outcome, the signatures checked and what it brought."""
-        outcome, signatures = self._outcome(records, certified)
+        outcome, signatures = self._outcome(records, certified, is_checked=is_checked)
         news = News()
         if isinstance(outcome, Forgot):
             # With this stored, nothing keeps the entry itself from being taken.
@@ -131,12 +182,14 @@ class Keeper:
             outcome, _ = self._outcome(records, certified)
         return outcome, signatures, _both(news, self._stored(records, certified, outcome))
 
-    def _outcome(self, chains: Chains, certified: Certified) -> tuple[Outcome, int]:
+    def _outcome(
+        self, chains: Chains, certified: Certified, *, is_checked: bool = False
+    ) -> tuple[Outcome, int]:
         """The machine's word, and how many signatures it has checked for it."""
         opened = entry_read(certified.entry, self.charter.network)
         if chains.is_final(opened.id) and chains.stopped() is None:
             return Known(), 0  # Shown again with whatever seals: nothing is to be checked for it.
-        outcome = self.witness.on_certificate(certified, chains)
+        outcome = self.witness.on_certificate(certified, chains, is_checked=is_checked)
         signatures = 1 + len(certified.certificate.seals)
         if isinstance(outcome, Halted) and self._is_old(chains, outcome.breach):
             outcome = Known()  # The owner has read this proof, and our own chain stands.
@@ -153,19 +206,95 @@ class Keeper:
                 records.stop(certified)
                 return News(stopped=certified)
             case Applied():
-                income = records.apply(outcome, self.node)
+                brought = records.apply(outcome, self.node)
                 is_ours = outcome.opened.value.account == self.node
                 proofs = [] if outcome.contradiction is None else [outcome.contradiction]
-                entries = 1
+                news = self._news(records, brought, is_ours=is_ours)
+                return replace(news, proofs=proofs, entries=1)
             case _:
                 opened = entry_read(certified.entry, self.charter.network)
-                body = opened.value.body
-                pays_us = isinstance(body, Pay) and body.to == self.node
-                income = records.income(certified, opened, self.node) if pays_us else None
-                is_ours, proofs, entries = False, [], 0
-        incomes = [] if income is None else [income_told(income)]
-        figures = records.figures(self.node) if incomes or is_ours else None
-        return News(figures, incomes, proofs, entries=entries)
+                # What was pruned was taken long ago, and its certificate was not looked at now.
+                is_pruned = records.is_final(opened.id) and not records.certified_by_id(opened.id)
+                if is_pruned or not self._concerns_us(records, opened):
+                    return News()
+                records.show(certified, opened)
+                return self._news(records, records.brought(opened, self.node), is_ours=False)
+
+    def _concerns_us(self, chains: Chains, opened: Opened[Entry]) -> bool:
+        """Whether a certified entry gives us something, or may, before its place has come."""
+        if opened.value.fee and self.charter.fee_owner(opened.id) == self.node:
+            return True
+        match opened.value.body:
+            case Pay(to):
+                return to == self.node
+            case Open(payee):
+                return payee == self.node
+            case TopUp(channel):
+                shown = chains.certified_by_id(channel)
+                body = shown and entry_read(shown.entry, self.charter.network).value.body
+                return isinstance(body, Open) and body.payee == self.node
+            case _:
+                return False
+
+    def _news(self, records: Records, brought: Brought, *, is_ours: bool) -> News:
+        incomes = [row for row in brought.incomes if row is not None]
+        rows = [records.channel(channel) for channel in brought.channels]
+        has_news = incomes or rows or is_ours
+        return News(
+            figures=records.figures(self.node) if has_news else None,
+            incomes=[income_told(row) for row in incomes if row.kind == PAY],
+            channels=[channel_told(row) for row in rows if row is not None],
+        )
+
+    def _settled(
+        self,
+        records: Records,
+        settlement: Settlement,
+        shown: Certified,
+        teller: NodeId | None,
+    ) -> tuple[Final | Known | Halted, News]:
+        outcome = self.witness.on_settlement(settlement, shown, records)
+        if isinstance(outcome, Halted):
+            if self._is_old(records, outcome.breach):
+                return Known(), News()
+            return outcome, self._halted(records, outcome.breach)
+        opened = entry_read(shown.entry, self.charter.network)
+        body, parties = opened.value.body, {opened.value.account}
+        if isinstance(body, Open):
+            parties.add(body.payee)
+        news = News()
+        if isinstance(outcome, Final):
+            self.signatures_checked += 1 + 2 * self.charter.quorum
+            records.settle(settlement, self.node)
+            if outcome.is_forgotten:
+                records.stop(VotesLost())
+                news = News(stopped=VotesLost())
+        if self.node in parties:
+            if isinstance(outcome, Final):
+                records.show(shown, opened)
+                brought = records.brought(opened, self.node)
+                news = _both(news, self._news(records, brought, is_ours=False))
+            if teller in parties:
+                records.told_settlement(settlement.channel)
+        return outcome, replace(news, is_settlement=isinstance(outcome, Final))
+
+    def _claimed(
+        self,
+        records: Records,
+        settlements: Sequence[Settlement],
+        opens: Mapping[MessageId, Certified],
+    ) -> News:
+        news = News()
+        for settlement in settlements:
+            shown = opens.get(settlement.channel) or records.certified_by_id(settlement.channel)
+            if shown is None:
+                continue
+            try:
+                _, brought = self._settled(records, settlement, shown, None)
+            except RemoteError:
+                continue  # What no source needs has not been checked, and may be anything.
+            news = _both(news, brought)
+        return news
 
     def _halted(self, records: Records, breach: Breach) -> News:
         if self._is_old(records, breach):
@@ -175,13 +304,14 @@ class Keeper:
         return News(proofs=[breach] if is_new else [], stopped=breach)
 
     def _stored_all(
-        self, records: Records, entries: Iterable[Certified]
+        self, records: Records, entries: Iterable[Certified], held: int
     ) -> tuple[int, int, News, RemoteError | None]:
-        """A fault is returned and not raised: what came before it is good, and stays."""
+        """A fault is returned and not raised: what came before it is good, and stays. The
+        signatures of the first `held` were checked."""
         taken, signatures, news, error = 0, 0, News(), None
-        for certified in entries:
+        for place, certified in enumerate(entries):
             try:
-                outcome, checked, brought = self._taken(records, certified)
+                outcome, checked, brought = self._taken(records, certified, is_checked=place < held)
             except RemoteError as fault:
                 error = fault
                 break
@@ -204,11 +334,29 @@ class Keeper:
             await self.steps("stop.stored")
         if news.incomes:
             await self.steps("income.stored")
+        if news.is_settlement:
+            await self.steps("settlement.stored")
+        elif news.channels:
+            await self.steps("channel.stored")
 
 
 def income_told(row: IncomeRow) -> Income:
     """An income as the rest of the node knows it."""
     return Income(row.id, row.payer, row.amount, row.reference)
+
+
+def channel_told(row: ChannelRow) -> ChannelFacts:
+    """A channel as the rest of the node knows it."""
+    return ChannelFacts(
+        id=row.id,
+        payer=row.payer,
+        payee=row.payee,
+        funding=row.funding,
+        topups=row.topups,
+        expiry_ms=row.expiry_ms,
+        settled=row.settled,
+        is_claimed=row.is_done,
+    )
 
 
 def _both(one: News, other: News) -> News:
@@ -218,4 +366,6 @@ def _both(one: News, other: News) -> News:
         [*one.proofs, *other.proofs],
         one.stopped or other.stopped,
         one.entries + other.entries,
+        [*one.channels, *other.channels],
+        one.is_settlement or other.is_settlement,
     )

@@ -12,6 +12,7 @@ from node.network.quota import Quotas, is_blamed
 from node.telemetry.logs import Log
 from protocol.errors import AyniError, Code, LocalError, RemoteError
 from protocol.ids import NodeId, short
+from protocol.ledger.certificate import Certified
 from protocol.ledger.sync import Answer, Ask, AskRange, Entries, Refusal
 from protocol.limits import RANGE_ENTRIES_MAX
 
@@ -34,30 +35,43 @@ class Sync:
             raise RemoteError(code, answer.sentence, answer.retry_ms)
         return answer
 
-    async def pull(self, account: NodeId, peer: NodeId, entries_max: int) -> int:
-        """Take entries of one account that this peer has and we have not, `entries_max` or a page
-        more. How many were new.
+    async def pull_page(self, account: NodeId, peer: NodeId) -> tuple[int, int]:
+        """Take the next page of an account that this peer has and we have not. How many entries
+        were new, and up to which seq the chain is here now.
 
         Raises NetworkError; RemoteError for what does not hold, after all before it is stored.
         """
+        seq = await self._seq(account)
+        page = await self.ask(peer, AskRange(account, seq + 1, RANGE_ENTRIES_MAX))
+        if not isinstance(page, Entries):
+            raise RemoteError(Code.UNEXPECTED, "A peer answered another question.")
+        if any(one.entry.signer != account for one in page.entries):
+            raise RemoteError(Code.UNEXPECTED, "Entries came of another account.")
+        new = await self._keeper.take_all(page.entries)
+        return new, await self._seq(account)
+
+    async def heed(self, entries: Sequence[Certified]) -> None:
+        """Take from certified entries, which stand in their chains here, what they bring us."""
+        await self._keeper.take_all(entries)
+
+    async def pull(self, account: NodeId, peer: NodeId, entries_max: int) -> int:
+        """Take entries of one account that this peer has and we have not, `entries_max` or a page
+        more. How many were new. Raises as `pull_page`."""
         taken = 0
         while taken < entries_max:
-            seq = (await self._keeper.store.read(lambda chains: chains.account(account))).seq
-            page = await self.ask(peer, AskRange(account, seq + 1, RANGE_ENTRIES_MAX))
-            if not isinstance(page, Entries):
-                raise RemoteError(Code.UNEXPECTED, "A peer answered another question.")
-            if any(one.entry.signer != account for one in page.entries):
-                raise RemoteError(Code.UNEXPECTED, "Entries came of another account.")
-            new = await self._keeper.take_all(page.entries)
+            new, _ = await self.pull_page(account, peer)
             taken += new
             if not new:
                 return taken
         return taken
 
+    async def _seq(self, account: NodeId) -> int:
+        return (await self._keeper.store.read(lambda chains: chains.account(account))).seq
+
     async def pull_from_any(self, account: NodeId, peers: Sequence[NodeId], seq: int) -> None:
         """Take an account's entries up to `seq` from whichever of these peers has them."""
         for peer in peers:
-            have = (await self._keeper.store.read(lambda chains: chains.account(account))).seq
+            have = await self._seq(account)
             if have >= seq:
                 return
             if peer == self._network.node:

@@ -1,20 +1,31 @@
 """The ledger as people see it: lines, sums, exports and verifications of this node's own store."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from node.ledger.base import AccountLine, LedgerLine, Terms
 from node.storage.ledger import LedgerStore
 from node.storage.ledger_chains import Chains
+from node.storage.ledger_export import exported
 from node.storage.ledger_own import NO_REFERENCE, OwnChains
 from protocol.envelope import Signed
 from protocol.errors import Code, LocalError
-from protocol.ids import NodeId
+from protocol.ids import MessageId, NodeId
 from protocol.ledger.audit import Depth, Report, audit
 from protocol.ledger.certificate import Certified
 from protocol.ledger.charter import Charter
-from protocol.ledger.entry import Pay, entry_read, sources_of
+from protocol.ledger.entry import (
+    REST,
+    Entry,
+    Open,
+    Pay,
+    TopUp,
+    change,
+    entry_read,
+    sources_of,
+)
 from protocol.ledger.proof import Breach, Contradiction
 from protocol.limits import FRAME_BYTES_MAX, PROOFS_PAGE_MAX
 from protocol.units import Microcredits
@@ -83,6 +94,7 @@ class Views:
             supply=self._charter.supply,
             balances=totals.balances,
             pays_unclaimed=totals.pays_unclaimed,
+            channel_funds=totals.channel_funds,
             fees=totals.fees,
             accounts=totals.accounts,
             entries=totals.entries,
@@ -91,7 +103,7 @@ class Views:
 
     async def verify(self, depth: Depth) -> Report:
         """Verify all chains that are here from their bytes, as anyone would an export of them."""
-        return await self._store.read(lambda it: audit(self._charter, it.export, depth))
+        return await self._store.read(lambda it: audit(self._charter, partial(exported, it), depth))
 
     async def export(self, path: Path) -> int:
         """Write all chains that are here to a file. How many bytes.
@@ -102,7 +114,7 @@ class Views:
         def work(chains: Chains) -> int:
             try:
                 with path.open("wb") as file:
-                    return sum(file.write(piece) for piece in _pieces(chains.export()))
+                    return sum(file.write(piece) for piece in _pieces(exported(chains)))
             except OSError as error:
                 raise LocalError(
                     Code.BAD_REQUEST, f"{path} cannot be written: {error.strerror}."
@@ -113,7 +125,7 @@ class Views:
     def _waiting_lines(self, chains: OwnChains) -> list[LedgerLine]:
         balance = Microcredits(chains.account(self._node).balance)
         queued = [
-            LedgerLine(0, b"", "pay", one.amount, one.payee, one.reference, balance, 0, "queued")
+            LedgerLine(0, b"", one.kind, one.amount, one.payee, one.reference, balance, 0, "queued")
             for one in chains.queued(QUEUE_SHOWN_MAX)
         ]
         pending = chains.pending()
@@ -123,25 +135,47 @@ class Views:
     def _line(self, chains: Chains, signed: Signed, certified: Certified | None) -> LedgerLine:
         opened = entry_read(signed, self._charter.network)
         entry, body = opened.value, opened.value.body
-        other: NodeId | None
-        if isinstance(body, Pay):
-            kind, amount, other, reference = "pay", body.amount, body.to, body.reference
-        else:
-            kind, amount = "claim", sum(source.amount for source in body.sources)
-            shown = (chains.certified_by_id(source.id) for source in sources_of(entry))
-            payers = {one.entry.signer for one in shown if one is not None}
-            other, reference = (payers.pop() if len(payers) == 1 else None), NO_REFERENCE
         return LedgerLine(
             seq=entry.seq,
             id=opened.id,
-            kind=kind,
-            amount=Microcredits(amount),
-            other=other,
-            reference=reference,
+            kind=kind_of(entry),
+            amount=Microcredits(abs(change(entry) + entry.fee)),
+            other=self._other(chains, entry),
+            reference=body.reference if isinstance(body, Pay) else NO_REFERENCE,
             balance=Microcredits(entry.balance),
             seals=0 if certified is None else len(certified.certificate.seals),
             state="pending" if certified is None else "certified",
         )
+
+    def _other(self, chains: Chains, entry: Entry) -> NodeId | None:
+        """Whom an entry pays or funds; of a claim, the one other party where there is only one."""
+        match entry.body:
+            case Pay(to):
+                return to
+            case Open(payee):
+                return payee
+            case TopUp(channel):
+                return self._payee(chains, channel)
+        others: set[NodeId | None] = set()
+        for source in sources_of(entry):
+            shown = chains.certified_by_id(source.id)
+            if source.kind == REST:
+                others.add(self._payee(chains, source.id))
+            else:
+                others.add(None if shown is None else shown.entry.signer)
+        return others.pop() if len(others) == 1 else None
+
+    def _payee(self, chains: Chains, channel: MessageId) -> NodeId | None:
+        shown = chains.certified_by_id(channel)
+        if shown is None:
+            return None
+        body = entry_read(shown.entry, self._charter.network).value.body
+        return body.payee if isinstance(body, Open) else None
+
+
+def kind_of(entry: Entry) -> str:
+    """The name of an entry's kind, as it is signed."""
+    return str(entry.body.__struct_config__.tag)
 
 
 def _pieces(frames: Iterator[bytes]) -> Iterator[bytes]:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, assert_never
 
+from node.ledger.checkpoint_desk import CheckpointDesk
 from node.ledger.keeper import Keeper, News
+from node.ledger.settle_desk import SettleDesk
 from node.storage.ledger import Records
 from node.storage.ledger_chains import Chains, Stamp
 from node.telemetry.logs import Log
@@ -13,7 +15,11 @@ from protocol.errors import Code, RemoteError
 from protocol.identity import Identity
 from protocol.ids import MessageId, NodeId, short
 from protocol.ledger.certificate import Certified, vote_signed
+from protocol.ledger.checkpoint import AskCheckpoint, AskHoldings
+from protocol.ledger.entry import EARNED, REST, sources_of
 from protocol.ledger.proof import Breach, Contradiction
+from protocol.ledger.settlement import Clock
+from protocol.ledger.statement import Settlement
 from protocol.ledger.sync import (
     Accepted,
     Accounts,
@@ -26,15 +32,31 @@ from protocol.ledger.sync import (
     AskOwn,
     AskProofs,
     AskRange,
+    AskReport,
+    AskSettlement,
+    AskVoucher,
+    CheckpointAsk,
+    Lock,
     OwnState,
+    Propose,
     Refusal,
     Submit,
+    TellSettlement,
     Voted,
+    WantSettlement,
     entries_page,
     proofs_page,
     refusal,
 )
-from protocol.ledger.witness import Cast, Decision, Halted, Missing, halted_error
+from protocol.ledger.witness import (
+    Cast,
+    Decision,
+    Halted,
+    Missing,
+    Stopped,
+    VotesLost,
+    halted_error,
+)
 from protocol.limits import ACCOUNTS_PAGE_MAX, PROOFS_PAGE_MAX
 
 INSTANCES_MAX: Final = 4096  # Accounts of which we remember who asked last: half a MiB.
@@ -48,8 +70,16 @@ _log = Log("ledger")
 class Desk:
     """Answers one question at a time of each stream; many streams share a wait for the disk."""
 
-    def __init__(self, identity: Identity, keeper: Keeper, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        keeper: Keeper,
+        now_ms: Callable[[], int],
+        clock: Callable[[], Clock],
+    ) -> None:
         self._identity, self._keeper, self._now_ms = identity, keeper, now_ms
+        self.settling = SettleDesk(identity, keeper, clock)
+        self.checkpoints: CheckpointDesk | None = None
         self._store, self._charter = keeper.store, keeper.charter
         self._instances: OrderedDict[NodeId, dict[bytes, int]] = OrderedDict()
         self.votes_cast = 0
@@ -80,7 +110,27 @@ class Desk:
             case AskProofs(skip):
                 proofs = await self._store.read(lambda it: it.proofs(skip, PROOFS_PAGE_MAX))
                 return proofs_page(proofs)
+            case (
+                AskReport()
+                | Propose()
+                | Lock()
+                | AskSettlement()
+                | TellSettlement()
+                | AskVoucher()
+                | WantSettlement()
+            ):
+                return await self.settling.answer(peer, ask)
+            case AskCheckpoint() | AskHoldings():
+                return await self._checkpoint(ask)
         assert_never(ask)
+
+    async def _checkpoint(self, ask: CheckpointAsk) -> Answer:
+        try:
+            if self.checkpoints is None:
+                raise RemoteError(Code.NOT_FOUND, "This node keeps no checkpoints.")
+            return await self.checkpoints.answer(ask)
+        except RemoteError as error:
+            return refusal(error)
 
     async def _found(
         self, wanted: Sequence[Callable[[Chains], Certified | None]]
@@ -96,7 +146,7 @@ class Desk:
             self._other_ms_ago(peer, ask.instance)
         # The time is read here: in a thread of the database there is no clock of trio's.
         decide = partial(self._decided, ask, self._now_ms())
-        if ask.proofs:
+        if ask.proofs or ask.settlements:
             decision = await self._proven(decide)
         else:
             decision = await self._store.write(partial(_voted, decide))
@@ -108,6 +158,8 @@ class Desk:
         if answer.fresh:
             self.votes_cast += 1
             await self._keeper.steps("vote.stored")
+            if ask.settlements:
+                await self._keeper.take_claimed(_claimed(answer, ask.settlements), ask.proofs)
         return Voted(vote_signed(self._identity, answer.opened.id, self._charter.network))
 
     async def _proven(self, decide: Decide) -> Decision:
@@ -125,7 +177,9 @@ class Desk:
     def _decided(self, ask: Submit, now_ms: int, chains: Chains) -> Decision:
         # Readers and the writer may meet in the quota. Its steps are each whole, so the worst of it
         # is one vote more than an account should have had.
-        return self._keeper.witness.on_request(ask.entry, ask.proofs, chains, now_ms)
+        return self._keeper.witness.on_request(
+            ask.entry, ask.proofs, chains, now_ms, settlements=ask.settlements
+        )
 
     async def _keep(self, contradiction: Contradiction) -> None:
         may_keep = await self._store.read(
@@ -157,7 +211,7 @@ class Desk:
     async def _own_state(self, peer: NodeId, ask: AskOwn) -> Answer:
         other_ms_ago = self._other_ms_ago(peer, ask.instance) if peer == ask.account else None
 
-        def work(chains: Chains) -> tuple[OwnState, Breach | Certified | None]:
+        def work(chains: Chains) -> tuple[OwnState, Stopped | None]:
             account = chains.account(ask.account)
             state = OwnState(
                 chains.head(ask.account), chains.voted(ask.account, account.seq + 1), other_ms_ago
@@ -171,7 +225,8 @@ class Desk:
         # Others count on what we remember.
         if stopped is not None and peer != self._identity.node:
             sentence = "This witness has lost votes of its own, so it cannot say what it voted for."
-            return Refusal(Code.FORGOT, sentence, shown=stopped)
+            shown = None if isinstance(stopped, VotesLost) else stopped
+            return Refusal(Code.FORGOT, sentence, shown=shown)
         return state
 
     def _other_ms_ago(self, account: NodeId, instance: bytes) -> int | None:
@@ -189,6 +244,14 @@ class Desk:
             return None
         _log.debug("ledger.another_instance", account=short(account))
         return max(0, now_ms - last_ms)
+
+
+def _claimed(cast: Cast, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
+    """Those that the claim takes from, one for each channel. Others may have come with it: nobody
+    has checked them, and they are not worth the writer's time."""
+    wanted = {one.id for one in sources_of(cast.opened.value) if one.kind in (EARNED, REST)}
+    first = {one.channel: one for one in reversed(settlements)}
+    return [first[channel] for channel in sorted(wanted & first.keys())]
 
 
 def _voted(decide: Decide, records: Records) -> Decision:

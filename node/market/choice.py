@@ -8,7 +8,7 @@ from protocol.capacity import Advert
 from protocol.errors import Code, LocalError
 from protocol.ids import ModelId, NodeId
 from protocol.job.kinds import MODEL_EMBEDS, MODEL_GENERATES
-from protocol.job.requester import Candidate
+from protocol.job.requester_actions import Candidate
 from protocol.job.unverifiable import is_unverifiable
 from protocol.limits import MODES_MAX
 from protocol.matching import Ranked, Wish, rank

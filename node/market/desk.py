@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from node.channels.base import PayTerms
 from node.market.tally import NodeTally, Tally
 from node.sharing import Sharing
 from protocol.capacity import ModelOffer
@@ -17,7 +18,6 @@ from protocol.limits import (
     JOBS_PER_REQUESTER_MAX,
     QUOTE_VALID_MS,
     QUOTES_OPEN_MAX,
-    WINDOW_CHUNKS_STRANGER,
 )
 from protocol.pricing import output_tokens_affordable
 
@@ -28,8 +28,14 @@ RETRY_PAUSED_MS = 60_000
 class Desk:
     """Gives quotes. What is for sale is asked anew each time: a worker may have gone down."""
 
-    def __init__(self, sharing: Sharing, for_sale: Callable[[], Sequence[ModelOffer]]) -> None:
-        self._sharing = sharing
+    def __init__(
+        self,
+        sharing: Sharing,
+        for_sale: Callable[[], Sequence[ModelOffer]],
+        disk_trouble: Callable[[], str] = str,
+    ) -> None:
+        """`disk_trouble` says why nothing can be written now; "" while it can."""
+        self._sharing, self._disk_trouble = sharing, disk_trouble
         self._for_sale = for_sale
         self._served = NodeTally()
         self.tally = Tally()
@@ -52,9 +58,9 @@ class Desk:
         with self._served.counted(requester), self.tally.counted():
             yield
 
-    def quote(self, request: Request, request_id: MessageId, p: bytes) -> Quote:
+    def quote(self, request: Request, request_id: MessageId, p: bytes, terms: PayTerms) -> Quote:
         """The quote for a request that has passed the protocol's checks; `p` is our share of
-        the seed, 32 random bytes.
+        the seed, 32 random bytes, and `terms` are how this requester pays.
 
         Raises LocalError PAUSED, DRAINING, MODEL_NOT_SERVED, MODE_NOT_SERVED, KIND_NOT_SERVED,
         CONTEXT_EXCEEDED, COST_EXCEEDED or BUSY.
@@ -100,12 +106,14 @@ class Desk:
             price_in=model.price_in,
             price_out=model.price_out,
             p=p,
-            window_chunks=WINDOW_CHUNKS_STRANGER,
+            window_chunks=terms.window_chunks,
             chunk_tokens=CHUNK_TOKENS_MAX,
             chunk_ms=CHUNK_MS_MAX,
             valid_ms=QUOTE_VALID_MS,
             queue_ms=0,
-            payment=payment_for(model.price_in, model.price_out),
+            payment=payment_for(
+                model.price_in, model.price_out, is_prompt_first=terms.is_prompt_first
+            ),
         )
 
     def _check_open(self) -> None:
@@ -114,6 +122,13 @@ class Desk:
             raise LocalError(Code.DRAINING, self._sharing.sentence)
         if word != "on":
             raise LocalError(Code.PAUSED, self._sharing.sentence, RETRY_PAUSED_MS)
+        if self._disk_trouble():
+            # A voucher counts when it is on disk. Where and why is for the owner alone.
+            raise LocalError(
+                Code.UNAVAILABLE,
+                "This node cannot write to its disk now, so it takes no jobs; try another.",
+                RETRY_PAUSED_MS,
+            )
 
     def _find(self, wanted: ModelId) -> ModelOffer:
         models = self._for_sale()

@@ -27,18 +27,23 @@ class FrameStream:
         """Who is at the other end: proven by the handshake."""
         return self._stream.peer
 
-    async def send(self, frame: bytes) -> None:
-        """Send one frame. A send cancelled while it waits for its turn has sent nothing and the
-        stream goes on; one cancelled later has cut its frame, and the stream can send no more.
+    async def send(self, *frames: bytes) -> None:
+        """Send frames, in one go: a write costs far more than what is in it. A send cancelled while
+        it waits for its turn has sent nothing and the stream goes on; one cancelled later has cut
+        a frame, and the stream can send no more.
 
         Raises NetworkError when the stream is gone, or a frame was cut.
         """
-        assert len(frame) <= FRAME_BYTES_MAX, len(frame)
+        data = bytearray()
+        for frame in frames:
+            assert len(frame) <= FRAME_BYTES_MAX, len(frame)
+            data += len(frame).to_bytes(FRAME_LENGTH_BYTES, "big")
+            data += frame
         async with self._sending:
             if self._cut:
                 raise NetworkError("An earlier frame was cut off, so this stream is of no use.")
             self._cut = True  # Until it is known that all of it went.
-            await self._stream.send_all(len(frame).to_bytes(FRAME_LENGTH_BYTES, "big") + frame)
+            await self._stream.send_all(bytes(data))
             self._cut = False
 
     async def receive(self, size_max: int = FRAME_BYTES_MAX) -> bytes | None:
@@ -62,6 +67,11 @@ class FrameStream:
                 )
             else:
                 return None
+
+    def come(self, size_max: int = FRAME_BYTES_MAX) -> bytes | None:
+        """A frame that has come whole with those before it; None where one must be waited for.
+        Raises RemoteError TOO_LARGE as `receive`."""
+        return self._taken(size_max)
 
     def _taken(self, size_max: int) -> bytes | None:
         """The frame that stands whole at the head of the buffer, if one does."""

@@ -36,7 +36,7 @@ def install(active: Set[str], yamux: Any, errors: Any, connection: Any) -> None:
     if "F12" in active:
         _guard_openings(yamux, errors, connection)
     if "F13" in active:
-        _guard_silence(yamux)
+        _guard_silence(yamux, errors)
 
 
 def _guard_writes(yamux: Any, errors: Any) -> None:
@@ -180,7 +180,7 @@ def _guard_openings(yamux: Any, errors: Any, connection: Any) -> None:
     connection.SwarmConn.new_stream = new_stream
 
 
-def _guard_silence(yamux: Any) -> None:
+def _guard_silence(yamux: Any, errors: Any) -> None:
     """F13: a peer whose machine lost its power or its link stays "connected" until TCP gives up,
     which can take hours. libp2p pings but ignores that no answer comes."""
 
@@ -196,7 +196,10 @@ def _guard_silence(yamux: Any) -> None:
             )
             self._ping_sent_time = trio.current_time()
             with trio.move_on_after(PONG_SECONDS_MAX) as scope:
-                await self._write_frame(header)
+                try:
+                    await self._write_frame(header)
+                except errors.MuxedStreamError:
+                    return  # The connection closes, and this task ends with it.
                 await self._ping_event.wait()
             if scope.cancelled_caught:
                 # Closing ends this very task; shielded, so that our side hears of it to the end.

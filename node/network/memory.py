@@ -10,6 +10,7 @@ import trio
 from node.network import hardening
 from node.network.base import Handler, Judge, Network, NetworkError, Topic, Watcher
 from node.network.memory_stream import MemoryStream
+from node.network.memory_weather import CALM, Calm, Weather
 from node.network.quota import Quotas, Verdict, is_blamed
 from protocol.errors import Code, LocalError, RemoteError
 from protocol.ids import NodeId, node_parsed, node_text, short
@@ -17,13 +18,39 @@ from protocol.limits import GOSSIP_BYTES_MAX
 
 _GOSSIP_WAITING_MAX = 256  # Messages not judged yet; what comes on top is lost, as in gossip.
 _GOSSIP_SEEN_MAX = 4096
+_UNREACHED_SECONDS = 3.0  # After which a dial into nowhere is given up.
+
+Listener = Callable[[NodeId, NodeId, str, bytes], None]
+"""(sender, receiver, protocol or topic, bytes) of all that is said; it may neither wait nor
+raise."""
+
+
+def _unheard(_sender: NodeId, _receiver: NodeId, _protocol: str, _data: bytes) -> None:
+    """Nobody listens."""
 
 
 class MemoryWorld:
-    """The nodes of one process that can reach each other."""
+    """The nodes of one process that can reach each other, in the weather that there is."""
 
-    def __init__(self) -> None:
+    def __init__(self, weather: Weather = CALM, listener: Listener = _unheard) -> None:
         self.networks: dict[NodeId, MemoryNetwork] = {}
+        self.weather, self.listener = weather, listener
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether everything always arrives at once."""
+        return isinstance(self.weather, Calm)
+
+    def look(self) -> None:
+        """The weather has changed: whoever waits for bytes looks again."""
+        for network in tuple(self.networks.values()):
+            network.look()
+
+    def part(self, one: NodeId, other: NodeId) -> None:
+        """Break the connection of two nodes, as when a router between them restarts."""
+        network = self.networks.get(one)
+        if network is not None:
+            network.break_off(other)
 
     @asynccontextmanager
     async def open_network(
@@ -58,7 +85,7 @@ class MemoryNetwork:
         self._world, self._node, self._quotas, self._nursery = world, node, quotas, nursery
         self._handlers: dict[str, Handler] = {}
         self._watchers: list[Watcher] = []
-        self._links: dict[NodeId, set[MemoryStream]] = {}
+        self._links: dict[NodeId, dict[MemoryStream, None]] = {}  # In order, unlike a set.
         self._topics: dict[str, tuple[Judge, Topic]] = {}
         self._seen: OrderedDict[tuple[NodeId, int], None] = OrderedDict()
         self._published = 0
@@ -89,13 +116,16 @@ class MemoryNetwork:
         await trio.lowlevel.checkpoint()
         if peer in self._links:
             return peer
+        await self._reach(peer)
+        if peer in self._links:
+            return peer  # It was faster.
         other = self._world.networks.get(peer)
         now = trio.current_time()
         if other is None or not self._is_up:
             raise NetworkError(f"Nobody answers at {address}.")
         if other._quotas.refused(self._node, now) or self._quotas.refused(peer, now):
             raise NetworkError(f"The connection with {short(peer)} is refused for now.")
-        self._links[peer], other._links[self._node] = set(), set()
+        self._links[peer], other._links[self._node] = {}, {}
         self._tell(_connected, peer)
         other._tell(_connected, self._node)
         return peer
@@ -108,6 +138,8 @@ class MemoryNetwork:
     async def open(self, peer: NodeId, protocol: str) -> MemoryStream:
         """A new stream to a connected peer. Raises NetworkError."""
         await trio.lowlevel.checkpoint()
+        if peer in self._links:
+            await self._reach(peer)
         other = self._world.networks.get(peer)
         if peer not in self._links or other is None:
             raise NetworkError(f"{short(peer)} is not connected.")
@@ -119,10 +151,13 @@ class MemoryNetwork:
             self._unlink(peer)
         if verdict is not Verdict.ALLOW:
             raise NetworkError(f"{short(peer)} takes no more streams of ours.")
-        ours, theirs = MemoryStream.pair(self._node, peer)
+        listener = self._world.listener
+        ours, theirs = MemoryStream.pair(
+            self._node, peer, self._world.weather, lambda a, b, data: listener(a, b, protocol, data)
+        )
         for network, stream, end in ((self, ours, peer), (other, theirs, self._node)):
-            network._links[end].add(stream)
-            stream.when_over(partial(network._links[end].discard, stream))
+            network._links[end][stream] = None
+            stream.when_over(partial(network._links[end].pop, stream, None))
         other._nursery.start_soon(other._serve, handler, theirs)
         return ours
 
@@ -168,6 +203,27 @@ class MemoryNetwork:
     def _is_up(self) -> bool:
         return self._world.networks.get(self._node) is self
 
+    def look(self) -> None:
+        """The weather has changed."""
+        for streams in tuple(self._links.values()):
+            for stream in tuple(streams):
+                stream.look()
+
+    def break_off(self, peer: NodeId) -> None:
+        """Lose the connection with a peer, and all streams on it."""
+        self._unlink(peer)
+
+    async def _reach(self, peer: NodeId) -> None:
+        """There and back. Raises NetworkError where nothing passes."""
+        weather = self._world.weather
+        if self._world.is_calm:
+            return
+        if weather.is_parted(self._node, peer):
+            await trio.sleep(_UNREACHED_SECONDS)
+            raise NetworkError(f"{short(peer)} cannot be reached.")
+        there = weather.delay_seconds(self._node, peer)
+        await trio.sleep(there + weather.delay_seconds(peer, self._node))
+
     def _unlink(self, peer: NodeId) -> None:
         streams = self._links.pop(peer, None)
         if streams is None:
@@ -205,8 +261,15 @@ class MemoryNetwork:
     ) -> None:
         for peer in tuple(self._links):
             other = self._world.networks.get(peer)
-            if other is not None and peer != forwarder and topic in other._topics:
-                other._hear(topic, self._node, message, data)
+            if other is None or peer == forwarder or topic not in other._topics:
+                continue
+            self._world.listener(self._node, peer, topic, data)
+            for seconds in self._world.weather.copies_seconds(self._node, peer):
+                hear = partial(other._hear, topic, self._node, message, data)
+                if seconds > 0:
+                    other._nursery.start_soon(_later, seconds, hear)
+                else:
+                    hear()
 
     def _hear(
         self, topic: str, forwarder: NodeId, message: tuple[NodeId, int], data: bytes
@@ -228,6 +291,11 @@ class MemoryNetwork:
             if hardening.judged(judge, forwarder, data):
                 hardening.told(take, data)
                 self._pass_on(topic, forwarder, message, data)
+
+
+async def _later(seconds: float, call: Callable[[], None]) -> None:
+    await trio.sleep(seconds)
+    call()
 
 
 async def _hold_nursery(task_status: trio.TaskStatus[trio.Nursery]) -> None:

@@ -11,25 +11,31 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import outcome
 import trio
 
+from node.storage import damage
 from node.storage.migrations import MIGRATIONS
 from node.supervise import background
+from node.telemetry.logs import Log
 from protocol.errors import Code, LocalError
 
 GROUP_MAX = 100  # A larger group gains little and lets the first one wait.
 WAITING_MAX = 10_000  # Beyond this the disk does not keep up; callers are told, memory is kept.
 READERS_MAX = 2
 LOCKED_SECONDS_MAX = 5  # Another process, such as a backup, may hold the file for a moment.
+PROBE_SECONDS = 5.0  # While the disk takes nothing: how soon it is seen that it does again.
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 """Runs statements, in another thread than trio's, and returns plain values. It neither begins
 nor ends a transaction."""
+
+_log = Log("database")
 
 
 @dataclass(eq=False, slots=True)
@@ -42,7 +48,18 @@ class _Change:
 class Database:
     """Made by open_database; all methods are called from the one trio thread."""
 
-    def __init__(self, writer: sqlite3.Connection, path: Path, *, inline: bool) -> None:
+    def __init__(
+        self,
+        writer: sqlite3.Connection,
+        path: Path,
+        *,
+        inline: bool,
+        set_aside: Sequence[damage.SetAside] = (),
+    ) -> None:
+        self.set_aside = set_aside
+        """Damaged databases of this home that were put away, the oldest first."""
+        self.trouble = ""
+        """Why nothing can be written now, in a sentence for people; "" while all is well."""
         self._writer = writer
         self._path = path
         self._inline = inline
@@ -117,9 +134,13 @@ class Database:
         )
 
     async def run(self) -> None:
-        """Write whatever waits, group by group, until cancelled."""
+        """Write whatever waits, group by group, until cancelled. While the disk takes nothing, try
+        it now and then, so that whoever heeds `trouble` goes on without a restart."""
         while True:
-            await self._wake.wait()
+            with trio.move_on_after(PROBE_SECONDS if self.trouble else float("inf")) as waited:
+                await self._wake.wait()
+            if waited.cancelled_caught:
+                self._waiting.append(_Change(_probe))
             self._wake = trio.Event()
             while self._waiting:
                 await self._write_group()
@@ -153,8 +174,16 @@ class Database:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
             told = error if isinstance(error, LocalError) else self._disk_error(error)
+            self._note(told.sentence)
             return [outcome.Error(LocalError(told.code, told.sentence)) for _ in group]
+        self._note(next(filter(None, map(_refusal_of_disk, results)), ""))
         return results
+
+    def _note(self, trouble: str) -> None:
+        if bool(trouble) != bool(self.trouble):
+            event = "database.cannot_write" if trouble else "database.writes_again"
+            (_log.error if trouble else _log.info)(event)
+        self.trouble = trouble
 
     def _apply(self, work: Work[Any]) -> outcome.Outcome[Any]:
         self._writer.execute("SAVEPOINT change")
@@ -178,18 +207,20 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(path: Path, *, inline: bool = False) -> AsyncIterator[Database]:
+async def open_database(
+    path: Path, *, inline: bool = False, rescue: damage.Rescue | None = None
+) -> AsyncIterator[Database]:
     """The database at `path`, made or brought up to date, checked, and with its writer running.
 
-    `inline` does without threads: under a clock that jumps, a thread would let timeouts fire
-    wrongly. Raises LocalError: WRONG_VERSION for a database of a newer Ayni, UNAVAILABLE for a
-    damaged one or one that cannot be opened.
+    With `rescue` a damaged one is set aside, never deleted, and a new one begun
+    (`node.storage.damage`). `inline` does without threads: under a clock that jumps, a thread
+    would let timeouts fire wrongly. Raises LocalError: WRONG_VERSION for a database of a newer
+    Ayni, UNAVAILABLE for one that cannot be opened, or that is damaged where there is no `rescue`.
     """
-    if inline:
-        connection = _open_writer(path)
-    else:
-        connection = await trio.to_thread.run_sync(_open_writer, path)
-    database = Database(connection, path, inline=inline)
+    work = partial(_open_rescued, path, rescue)
+    connection = work() if inline else await trio.to_thread.run_sync(work)
+    set_aside = damage.all_set_aside(path)
+    database = Database(connection, path, inline=inline, set_aside=set_aside)
     async with background(database.run):
         try:
             yield database
@@ -209,30 +240,68 @@ def _connect(uri: str) -> sqlite3.Connection:
     )
 
 
-def _open_writer(path: Path) -> sqlite3.Connection:
+def _open_rescued(path: Path, rescue: damage.Rescue | None) -> sqlite3.Connection:
+    """The writer's connection; a damaged file is put away first, if there is a rescue."""
+    try:
+        if damage.is_half_moved(path):
+            raise damage.Damaged("part of it was put away, and then the node ended")
+        connection = _open_writer(path, rescue)
+    except damage.Damaged as error:
+        if rescue is None:
+            raise LocalError(
+                Code.UNAVAILABLE,
+                f"{path} cannot be used: {error}. Restore a backup, or move it away to begin anew.",
+            ) from error
+        kept = damage.set_aside(path, rescue.wall_ms())
+        _log.error("database.set_aside", folder=kept.folder.name)
+        connection = _open_writer(path, rescue)
+    return connection
+
+
+def _open_writer(path: Path, rescue: damage.Rescue | None) -> sqlite3.Connection:
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            damage.check_size(path)
             path.touch(mode=0o600)
             connection = _connect(f"{path.absolute().as_uri()}?mode=rw")
             stack.callback(connection.close)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
-            problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if problem != "ok":
-                raise sqlite3.DatabaseError(problem)
-            _migrate(connection, path)
+            damage.check_pages(connection)
+            migrate(connection, path)
+            damage.mark_rebuilt(connection, damage.all_set_aside(path))
+            if rescue is not None:
+                rescue.check(connection)
         except (sqlite3.Error, OSError) as error:
+            if damage.is_damage(error):
+                raise damage.Damaged(str(error)) from error
             raise LocalError(
                 Code.UNAVAILABLE,
-                f"{path} cannot be used: {error}. Restore a backup, or move it away to begin anew.",
+                f"{path} cannot be used: {error}. Look at the disk's space, health and rights; "
+                "what is in it is not lost.",
             ) from error
         stack.pop_all()
     return connection
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def _refusal_of_disk(result: outcome.Outcome[Any]) -> str:
+    """Why the disk took one change of a group that it took otherwise; "" where it did."""
+    if not isinstance(result, outcome.Error) or not isinstance(result.error, LocalError):
+        return ""
+    return result.error.sentence if damage.is_of_disk(result.error.__cause__) else ""
+
+
+def _probe(connection: sqlite3.Connection) -> None:
+    """A change that is worth nothing, and yet must reach the disk."""
+    connection.execute(
+        "INSERT INTO counters VALUES ('probe', 1) "
+        "ON CONFLICT (name) DO UPDATE SET value = value + 1"
+    )
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("CREATE TABLE IF NOT EXISTS schema (version INTEGER NOT NULL)")
     version = connection.execute("SELECT coalesce(max(version), 0) FROM schema").fetchone()[0]
     if version > len(MIGRATIONS):

@@ -3,24 +3,34 @@ from, before `LedgerStore.write` returns and so before anything leaves (M4)."""
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from node.storage.database import Database
 from node.storage.ledger_own import IncomeRow, OwnChains, OwnRecords, State
-from protocol.envelope import Signed
+from protocol.envelope import Opened, Signed
 from protocol.identity import digest
-from protocol.ids import NodeId
-from protocol.ledger.certificate import Certified
+from protocol.ids import MessageId, NodeId
 from protocol.ledger.charter import Charter
 from protocol.ledger.decoder import packed
-from protocol.ledger.entry import Entry, Pay, sources_of
+from protocol.ledger.entry import FEE, PAY, Entry, Open, Pay, TopUp, sources_of
 from protocol.ledger.proof import Breach, Contradiction
-from protocol.ledger.witness import Applied
+from protocol.ledger.settlement import Seat
+from protocol.ledger.statement import Settlement
+from protocol.ledger.witness import Applied, Stopped, VotesLost
 
 PROOFS_MAX: Final = 4096  # Contradictions: 120 MB at the very most, 3 MB if they are of pays.
 PROOFS_PER_ACCOUNT_MAX: Final = 2  # One proves it; a second shows that it goes on.
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What a certified entry has brought this node."""
+
+    incomes: list[IncomeRow | None]  # None: it was known before.
+    channels: list[MessageId]  # Of its own, that may have changed.
 
 
 class Records(OwnRecords):
@@ -32,8 +42,8 @@ class Records(OwnRecords):
             "INSERT INTO ledger_votes VALUES (?, ?, ?)", entry.account, entry.seq, packed(signed)
         )
 
-    def apply(self, applied: Applied, own: NodeId) -> IncomeRow | None:
-        """Keep a certified entry with all that follows from it. The income, where it is one."""
+    def apply(self, applied: Applied, own: NodeId) -> Brought:
+        """Keep a certified entry with all that follows from it."""
         opened, account = applied.opened, applied.account
         entry, pay = opened.value, opened.value.body
         payee, amount = (pay.to, pay.amount) if isinstance(pay, Pay) else (None, None)
@@ -57,12 +67,14 @@ class Records(OwnRecords):
         )
         for source in sources_of(entry):
             self._change(
-                "INSERT INTO ledger_claims VALUES (?, ?, ?, ?)",
+                "INSERT INTO ledger_claims VALUES (?, ?, ?, ?, ?)",
                 entry.account,
                 source.kind,
                 source.id,
                 entry.seq,
+                source.amount,
             )
+        self._follow_channel(opened)
         # What is certified cannot be forgotten any more: asked for the vote again, this witness
         # shows the certificate.
         self._change(
@@ -71,9 +83,51 @@ class Records(OwnRecords):
         self._change("DELETE FROM ledger_shown WHERE id = ?", opened.id)
         if applied.contradiction is not None:
             self.keep_proof(applied.contradiction)
+        brought = self.brought(opened, own)
         if entry.account == own:
-            self.follow_own(opened)
-        return self.income(applied.certified, opened, own) if payee == own else None
+            brought.channels.extend(self.follow_own(opened))
+        return brought
+
+    def brought(self, opened: Opened[Entry], own: NodeId) -> Brought:
+        """Keep what a certified entry, which is here, means for this node: a pay to it, the fee
+        that is its own as a witness, a channel of its own. A repeat changes nothing."""
+        entry, brought = opened.value, Brought([], [])
+        if isinstance(entry.body, Pay) and entry.body.to == own:
+            brought.incomes.append(self.income(PAY, opened, own))
+        if entry.fee and self.charter.fee_owner(opened.id) == own:
+            brought.incomes.append(self.income(FEE, opened, own))
+        channel = self.fund(opened, own)
+        if channel is not None:
+            self.share(channel, own)
+            brought.channels.append(channel)
+        return brought
+
+    def settle(self, settlement: Settlement, own: NodeId) -> bool:
+        """Keep a checked settlement with all that follows from it; whether it is new."""
+        is_new = self.keep_settlement(settlement)
+        if is_new:
+            self.share(settlement.channel, own)
+        return is_new
+
+    def keep_seat(self, channel: MessageId, seat: Seat) -> None:
+        """Keep what this witness is about to say of a channel that is not settled."""
+        self._change("INSERT OR REPLACE INTO ledger_seats VALUES (?, ?)", channel, packed(seat))
+
+    def _follow_channel(self, opened: Opened[Entry]) -> None:
+        """What a chain moves into its channels, beside the chain."""
+        entry = opened.value
+        match entry.body:
+            case Open(_, deposit):
+                self._change(
+                    "INSERT INTO ledger_channels VALUES (?, ?, ?)",
+                    opened.id,
+                    entry.account,
+                    deposit,
+                )
+            case TopUp(channel, amount):
+                self._change(
+                    "UPDATE ledger_channels SET funding = funding + ? WHERE id = ?", amount, channel
+                )
 
     def keep_proof(self, proof: Contradiction | Breach) -> bool:
         """Whether the proof is new here and was kept. Of accounts that have never had a credit
@@ -98,11 +152,15 @@ class Records(OwnRecords):
         kept = self._count("SELECT count(*) FROM ledger_proofs WHERE NOT is_breach")
         return known and kept < PROOFS_MAX and self.proofs_of(account) < PROOFS_PER_ACCOUNT_MAX
 
-    def stop(self, stopped: Breach | Certified) -> None:
+    def stop(self, stopped: Stopped) -> None:
         """Keep why this node goes no further; the first reason stays."""
         name: State = "breach" if isinstance(stopped, Breach) else "forgot"
         if self.state(name) is None:
-            self.set_state(name, packed(stopped))
+            self.set_state(name, b"" if isinstance(stopped, VotesLost) else packed(stopped))
+
+    def keeps_no_votes(self) -> None:
+        """This node is no witness: a database that was made anew has lost no votes."""
+        self._change("DELETE FROM ledger_state WHERE name = 'forgot' AND value = X''")
 
     def mark_read(self) -> None:
         """The owner has read all proofs of breaches, and goes on in spite of them."""

@@ -12,13 +12,23 @@ from protocol.ledger.certificate import Certified, certified_decoded
 from protocol.ledger.charter import Charter
 from protocol.ledger.decoder import Decoder
 from protocol.ledger.entry import SourceKey
-from protocol.ledger.export import Shown, export_header, framed
 from protocol.ledger.proof import Breach, Contradiction, breach_decoded, contradiction_decoded
-from protocol.limits import CERTIFIED_BYTES_MAX
+from protocol.ledger.settlement import Seat, seat_decoded
+from protocol.ledger.statement import Settlement
+from protocol.ledger.witness import Stopped, VotesLost
+from protocol.limits import CERTIFIED_BYTES_MAX, PREPARED_BYTES_MAX
 
 ROWS_AT_ONCE: Final = 256  # Of a long walk: a quarter of a MiB.
 
+# Claims of what neither stands in its chain here, nor was pruned, nor is covered by a checkpoint.
+_UNSEEN: Final = (
+    "NOT EXISTS (SELECT 1 FROM ledger_entries WHERE id = claim.source) "
+    "AND NOT EXISTS (SELECT 1 FROM ledger_pruned WHERE id = claim.source) "
+    "AND NOT EXISTS (SELECT 1 FROM ledger_checkpoints AS kept "
+    "WHERE kept.account = claim.account AND kept.pruned >= claim.seq)"
+)
 _SIGNED: Final = Decoder(Signed, CERTIFIED_BYTES_MAX)
+_SETTLEMENTS: Final = Decoder(Settlement, PREPARED_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +49,9 @@ class Totals:
     entries: int
     balances: int  # What accounts without an entry were allocated is in it.
     pays_unclaimed: int
-    fees: int
-    sources_missing: int  # Claimed pays whose own chain is not here, or not so far.
+    channel_funds: int  # Moved into channels and not taken out by either party.
+    fees: int  # That no witness has claimed.
+    sources_missing: int  # Claimed entries whose own chain is not here, or not so far.
 
 
 class Chains:
@@ -49,6 +60,11 @@ class Chains:
     def __init__(self, connection: sqlite3.Connection, charter: Charter) -> None:
         self._connection = connection
         self.charter = charter
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For queries about tables of another module's."""
+        return self._connection
 
     # What the witness's machine reads.
 
@@ -80,7 +96,7 @@ class Chains:
         )
         return None if row is None else signed_decoded(row[0])
 
-    def stopped(self) -> Breach | Certified | None:
+    def stopped(self) -> Stopped | None:
         """As `protocol.ledger.witness.Chains`."""
         row = self._row(
             "SELECT name, value FROM ledger_state WHERE name IN ('breach', 'forgot') "
@@ -88,7 +104,26 @@ class Chains:
         )
         if row is None:
             return None
-        return breach_decoded(row[1]) if row[0] == "breach" else certified_decoded(row[1])
+        if row[0] == "breach":
+            return breach_decoded(row[1])
+        return certified_decoded(row[1]) if row[1] else VotesLost()
+
+    def funding(self, account: NodeId, channel: MessageId) -> int | None:
+        """As `protocol.ledger.witness.Chains`."""
+        row = self._row(
+            "SELECT funding FROM ledger_channels WHERE id = ? AND payer = ?", channel, account
+        )
+        return None if row is None else row[0]
+
+    def settlement(self, channel: MessageId) -> Settlement | None:
+        """As `protocol.ledger.witness.Chains`."""
+        row = self._row("SELECT settlement FROM ledger_settlements WHERE channel = ?", channel)
+        return None if row is None else _SETTLEMENTS.decode(row[0])
+
+    def seat(self, channel: MessageId) -> Seat:
+        """As `protocol.ledger.witness.Chains`."""
+        row = self._row("SELECT seat FROM ledger_seats WHERE channel = ?", channel)
+        return Seat() if row is None else seat_decoded(row[0])
 
     # What answers and views are made of.
 
@@ -105,8 +140,15 @@ class Chains:
         return None if row is None else row[0]
 
     def is_final(self, entry: MessageId) -> bool:
-        """Whether an entry stands in its chain."""
-        return self._row("SELECT 1 FROM ledger_entries WHERE id = ?", entry) is not None
+        """Whether an entry stands in its chain, also when it is pruned."""
+        return (
+            self._row(
+                "SELECT 1 FROM ledger_entries WHERE id = ?1 "
+                "UNION ALL SELECT 1 FROM ledger_pruned WHERE id = ?1",
+                entry,
+            )
+            is not None
+        )
 
     def certified_by_id(self, entry: MessageId) -> Certified | None:
         """A certified entry, also one whose place in its chain has not come yet."""
@@ -171,11 +213,20 @@ class Chains:
         return row is not None and bool(row[0])
 
     def sources_missing(self, limit: int) -> Sequence[MessageId]:
-        """Claimed pays of which nothing is here."""
+        """Claimed entries of which nothing is here."""
         rows = self._walk(
-            "SELECT source FROM ledger_claims AS claim WHERE NOT EXISTS "
-            "(SELECT 1 FROM ledger_entries WHERE id = claim.source) AND NOT EXISTS "
+            f"SELECT DISTINCT source FROM ledger_claims AS claim WHERE {_UNSEEN} AND NOT EXISTS "
             "(SELECT 1 FROM ledger_shown WHERE id = claim.source) LIMIT ?",
+            limit,
+        )
+        return [row[0] for row in rows]
+
+    def settlements_missing(self, limit: int) -> Sequence[MessageId]:
+        """Channels from which something was claimed, and whose settlement is not here."""
+        rows = self._walk(
+            "SELECT DISTINCT source FROM ledger_claims AS claim WHERE kind IN ('earned', 'rest') "
+            "AND NOT EXISTS (SELECT 1 FROM ledger_settlements WHERE channel = claim.source) "
+            "LIMIT ?",
             limit,
         )
         return [row[0] for row in rows]
@@ -194,30 +245,29 @@ class Chains:
                 accounts, balances = accounts + 1, balances + amount
         _, unclaimed = self._sum(
             "SELECT amount FROM ledger_entries AS pay WHERE payee IS NOT NULL AND NOT EXISTS "
-            "(SELECT 1 FROM ledger_claims WHERE source = pay.id AND account = pay.payee)"
+            "(SELECT 1 FROM ledger_claims WHERE source = pay.id AND account = pay.payee "
+            "AND kind = 'pay')"
+        )
+        _, funds = self._sum("SELECT funding FROM ledger_channels")
+        _, shares = self._sum(
+            "SELECT amount FROM ledger_claims AS claim WHERE kind IN ('earned', 'rest') "
+            "AND EXISTS (SELECT 1 FROM ledger_channels WHERE id = claim.source)"
         )
         entries, fees = self._sum("SELECT fee FROM ledger_entries")
-        missing = self._count(
-            "SELECT count(*) FROM ledger_claims AS claim WHERE NOT EXISTS "
-            "(SELECT 1 FROM ledger_entries WHERE id = claim.source)"
+        _, fees_taken = self._sum(
+            "SELECT amount FROM ledger_claims AS claim WHERE kind = 'fee' "
+            "AND EXISTS (SELECT 1 FROM ledger_entries WHERE id = claim.source)"
         )
-        return Totals(accounts, entries, balances, unclaimed, fees, missing)
-
-    def export(self) -> Iterator[bytes]:
-        """All that is here, as a file in the form of `protocol.ledger.export`, in pieces."""
-        shown = (
-            "FROM ledger_shown AS shown WHERE EXISTS "
-            "(SELECT 1 FROM ledger_claims WHERE source = shown.id)"
+        missing = self._count(f"SELECT count(*) FROM ledger_claims AS claim WHERE {_UNSEEN}")
+        return Totals(
+            accounts=accounts,
+            entries=entries,
+            balances=balances,
+            pays_unclaimed=unclaimed,
+            channel_funds=funds - shares,
+            fees=fees - fees_taken,
+            sources_missing=missing,
         )
-        yield export_header(
-            self.charter,
-            shown=self._count(f"SELECT count(*) {shown}"),
-            entries=self._count("SELECT count(*) FROM ledger_entries"),
-        )
-        for (data,) in self._walk(f"SELECT certified {shown} ORDER BY account, seq"):
-            yield framed(Shown(certified_decoded(data)))
-        for (data,) in self._walk("SELECT certified FROM ledger_entries ORDER BY account, seq"):
-            yield framed(certified_decoded(data))
 
     # How it is asked.
 
@@ -244,6 +294,11 @@ class Chains:
             *values,
         )
         return count, (high << 32) + low
+
+
+def settlement_decoded(data: bytes) -> Settlement:
+    """A settlement as this node has stored it."""
+    return _SETTLEMENTS.decode(data)
 
 
 def signed_decoded(data: bytes) -> Signed:

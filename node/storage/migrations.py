@@ -177,4 +177,156 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """,
         "CREATE INDEX bill_incomes_unused ON bill_incomes (reference) WHERE unused > 0",
     ),
+    # What channels bring: the highest voucher of each, and what was delivered and never paid.
+    (
+        """
+        CREATE TABLE channel_vouchers (
+            channel BLOB NOT NULL PRIMARY KEY CHECK (length(channel) = 32),
+            payer BLOB NOT NULL CHECK (length(payer) = 32),
+            cumulative INTEGER NOT NULL CHECK (cumulative > 0),
+            voucher BLOB NOT NULL,
+            counted_at_ms INTEGER NOT NULL,
+            is_over INTEGER NOT NULL DEFAULT 0
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX channel_vouchers_over ON channel_vouchers (counted_at_ms) WHERE is_over",
+        """
+        CREATE TABLE channel_losses (
+            channel BLOB NOT NULL PRIMARY KEY CHECK (length(channel) = 32),
+            payer BLOB NOT NULL CHECK (length(payer) = 32),
+            amount INTEGER NOT NULL CHECK (amount > 0),
+            chunks INTEGER NOT NULL CHECK (chunks > 0)
+        ) STRICT, WITHOUT ROWID
+        """,
+        # Of channels that are settled and claimed, by payer: what they paid, and what was lost.
+        """
+        CREATE TABLE channel_payers (
+            payer BLOB NOT NULL PRIMARY KEY CHECK (length(payer) = 32),
+            paid INTEGER NOT NULL CHECK (paid >= 0),
+            lost INTEGER NOT NULL CHECK (lost >= 0)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
+    (
+        # What waits for an entry of ours is a pay, an open or a top-up, in one line.
+        """
+        ALTER TABLE ledger_payments ADD COLUMN kind TEXT NOT NULL DEFAULT 'pay'
+            CHECK (kind IN ('pay', 'open', 'topup'))
+        """,
+        "ALTER TABLE ledger_payments ADD COLUMN expiry_ms INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE ledger_payments ADD COLUMN channel BLOB",
+        "ALTER TABLE ledger_claims ADD COLUMN amount INTEGER NOT NULL DEFAULT 0",
+        # An entry may bring two credits, a pay and its fee, and a channel's two shares have one id.
+        "DROP INDEX ledger_incomes_unclaimed",
+        "ALTER TABLE ledger_incomes RENAME TO ledger_incomes_old",
+        """
+        CREATE TABLE ledger_incomes (
+            number INTEGER PRIMARY KEY,
+            kind TEXT NOT NULL CHECK (kind IN ('pay', 'earned', 'rest', 'fee')),
+            id BLOB NOT NULL CHECK (length(id) = 32),
+            payer BLOB NOT NULL,
+            amount INTEGER NOT NULL CHECK (amount > 0),
+            reference BLOB NOT NULL,
+            claimed INTEGER,
+            UNIQUE (kind, id)
+        ) STRICT
+        """,
+        """
+        INSERT INTO ledger_incomes
+        SELECT number, 'pay', id, payer, amount, reference, claimed FROM ledger_incomes_old
+        """,
+        "DROP TABLE ledger_incomes_old",
+        "CREATE INDEX ledger_incomes_unclaimed ON ledger_incomes (number) WHERE claimed IS NULL",
+        # Channels as far as their payers' chains are here: what those chains moved into them.
+        """
+        CREATE TABLE ledger_channels (
+            id BLOB NOT NULL PRIMARY KEY CHECK (length(id) = 32),
+            payer BLOB NOT NULL,
+            funding INTEGER NOT NULL CHECK (funding > 0)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE ledger_settlements (
+            channel BLOB NOT NULL PRIMARY KEY CHECK (length(channel) = 32),
+            value INTEGER NOT NULL CHECK (value >= 0),
+            settlement BLOB NOT NULL
+        ) STRICT
+        """,
+        # What this witness has said of a channel that is not settled.
+        """
+        CREATE TABLE ledger_seats (
+            channel BLOB NOT NULL PRIMARY KEY CHECK (length(channel) = 32),
+            seat BLOB NOT NULL
+        ) STRICT
+        """,
+        # Channels of which we are payer or payee. `is_done`: our share is claimed, or is nothing.
+        # `is_told`: the other party has the settlement.
+        """
+        CREATE TABLE ledger_own_channels (
+            number INTEGER PRIMARY KEY,
+            id BLOB NOT NULL UNIQUE CHECK (length(id) = 32),
+            payer BLOB NOT NULL CHECK (length(payer) = 32),
+            payee BLOB NOT NULL CHECK (length(payee) = 32),
+            expiry_ms INTEGER NOT NULL,
+            is_done INTEGER NOT NULL,
+            is_told INTEGER NOT NULL
+        ) STRICT
+        """,
+        "CREATE INDEX ledger_own_channels_open ON ledger_own_channels (number) WHERE is_done = 0",
+        "CREATE INDEX ledger_own_channels_untold ON ledger_own_channels (number) WHERE is_told = 0",
+        # The certified entries that fund them, also those whose place in their chain has not come.
+        """
+        CREATE TABLE ledger_funds (
+            channel BLOB NOT NULL,
+            seq INTEGER NOT NULL,
+            entry BLOB NOT NULL,
+            amount INTEGER NOT NULL CHECK (amount > 0),
+            PRIMARY KEY (channel, seq)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX ledger_funds_by_entry ON ledger_funds (entry)",
+        # The last that we proposed for a channel, as it was sent.
+        """
+        CREATE TABLE ledger_proposals (
+            channel BLOB NOT NULL PRIMARY KEY CHECK (length(channel) = 32),
+            turn INTEGER NOT NULL,
+            value INTEGER NOT NULL,
+            ask BLOB NOT NULL
+        ) STRICT
+        """,
+    ),
+    (
+        # What the continuous audit found last of each account.
+        """
+        CREATE TABLE ledger_audits (
+            account BLOB NOT NULL PRIMARY KEY CHECK (length(account) = 32),
+            seq INTEGER NOT NULL,
+            peers INTEGER NOT NULL,
+            code TEXT NOT NULL,
+            sentence TEXT NOT NULL,
+            at_ms INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+        # Up to `pruned` the entries of a chain that nobody needs are gone; `checkpoint` stands for
+        # them, and their ids stay.
+        """
+        CREATE TABLE ledger_checkpoints (
+            account BLOB NOT NULL PRIMARY KEY CHECK (length(account) = 32),
+            seq INTEGER NOT NULL,
+            pruned INTEGER NOT NULL CHECK (pruned <= seq),
+            checkpoint BLOB NOT NULL
+        ) STRICT
+        """,
+        """
+        CREATE TABLE ledger_pruned (
+            id BLOB NOT NULL PRIMARY KEY CHECK (length(id) = 32)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX ledger_channels_by_payer ON ledger_channels (payer, id)",
+    ),
+    (
+        # Jobs are paid by vouchers: no pay is looked for any more, and no bill waits for one.
+        "DROP TABLE bill_incomes",
+        "DROP INDEX bills_open",
+    ),
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.config import (
+    ChannelSettings,
     Config,
     LedgerSettings,
     NetworkPlan,
@@ -38,6 +39,11 @@ ADVERT_LIFE_SECONDS = 20
 GRACE_SECONDS = 3
 CLAIM_SECONDS = 2
 AUDIT_SECONDS = 3
+# So are its channels: what is settled in an hour elsewhere is settled in seconds.
+CHANNEL_GRACE_MS = 2_000
+CHANNEL_WINDOW_MS = 4_000
+CHANNEL_LIFE_SECONDS = 600
+CHANNEL_IDLE_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,12 @@ def prepare(folder: Path, nodes: int | None) -> list[Home]:
     amount = plan.credits_per_node * MICROCREDITS_PER_CREDIT
     allocations = {home.node: amount for home in homes if amount}
     genesis = genesis_made(
-        plan.name, secrets.token_bytes(16), allocations, {home.node for home in homes}
+        plan.name,
+        secrets.token_bytes(16),
+        allocations,
+        {home.node for home in homes},
+        grace_ms=CHANNEL_GRACE_MS,
+        window_ms=CHANNEL_WINDOW_MS,
     )
     for home in homes:
         join(home, genesis, ())
@@ -104,6 +115,9 @@ def _made(folder: Path, plan: NodePlan) -> Home:
             node=NodeSettings(name=plan.name, grace_seconds=GRACE_SECONDS),
             network=Listening(listen=(LOOPBACK,), advert_life_seconds=ADVERT_LIFE_SECONDS),
             share=plan.share,
+            channels=ChannelSettings(
+                life_seconds=CHANNEL_LIFE_SECONDS, idle_seconds=CHANNEL_IDLE_SECONDS
+            ),
             ledger=LedgerSettings(claim_seconds=CLAIM_SECONDS, audit_seconds=AUDIT_SECONDS),
         )
         write(paths.config_file, config)

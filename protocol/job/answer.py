@@ -15,7 +15,7 @@ from protocol.job.terms import Chunk, Delta, Finish, Quote, Receipt, Request, St
 from protocol.job.unverifiable import TOKEN_UNNAMED, input_tokens_counted, is_unverifiable
 from protocol.job.vectors import check_vectors
 from protocol.limits import DIGEST_BYTES, TOKEN_TEXT_BYTES_MAX
-from protocol.pricing import cost
+from protocol.pricing import cost, cost_of_part
 
 
 class Answer:
@@ -37,7 +37,7 @@ class Answer:
         self._text_bytes = 0
         self.input_tokens = 0
         self.output_tokens = 0  # Covered by chunks.
-        self.cost = 0  # Of the last chunk: what its signature makes owed.
+        self.cost = 0  # Of the last chunk: what its signature says the order has cost so far.
         self.finish: Finish = "none"
 
     def start(self, started: Started) -> None:
@@ -105,11 +105,11 @@ class Answer:
 
     def cover(self, chunk: Chunk) -> None:
         tokens = self.output_tokens + len(chunk.ids)
-        running = running_hash(self._running, self._t, chunk.ids, self._open_text)
+        running = running_hash(self._running, self.place, chunk.ids, self._open_text)
         _agree(
             chunk.first_t,
             ("terms", chunk.terms, self._terms),
-            ("place", chunk.first_t, self._t),
+            ("place", chunk.first_t, self.place),
             ("tokens", list(chunk.ids), self._open_ids),
             ("vectors", chunk.vectors, ()),
             ("running hash", chunk.running, running),
@@ -135,7 +135,8 @@ class Answer:
         return self._request.cost_max
 
     @property
-    def _t(self) -> int:
+    def place(self) -> int:
+        """Of the first token, or vector, that no chunk has covered: the first not yet paid."""
         return self._request.first_t + self.output_tokens
 
     def _cost_of(self, output_tokens: int) -> int:
@@ -165,6 +166,11 @@ class VectorAnswer(Answer):
 
     def cover(self, chunk: Chunk) -> None:
         vectors = self._vectors + len(chunk.vectors)
+        if vectors > self._texts or (chunk.finish == "stop" and vectors < self._texts):
+            raise RemoteError(
+                Code.CONTRADICTION,
+                f"{vectors} vectors came as the whole answer to {self._texts} texts.",
+            )
         _agree(
             chunk.first_t,
             ("terms", chunk.terms, self._terms),
@@ -176,18 +182,17 @@ class VectorAnswer(Answer):
                 chunk.running,
                 running_hash_vectors(self._running, self._vectors, chunk.vectors),
             ),
-            ("cost", chunk.cost, self._cost_of(0)),
+            ("cost", chunk.cost, cost_of_part(self._cost_of(0), vectors, self._texts)),
         )
-        if vectors > self._texts or (chunk.finish == "stop" and vectors < self._texts):
-            raise RemoteError(
-                Code.CONTRADICTION,
-                f"{vectors} vectors came as the whole answer to {self._texts} texts.",
-            )
         check_vectors(chunk.vectors, self._vector_bytes)
         if chunk.vectors:
             self._vector_bytes = len(chunk.vectors[0])
         self._running, self._vectors = chunk.running, vectors
         self.cost, self.finish = chunk.cost, chunk.finish
+
+    @property
+    def place(self) -> int:
+        return self._vectors
 
 
 def answer_to(

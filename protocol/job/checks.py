@@ -10,12 +10,13 @@ from protocol.job.kinds import CHAT, COMPLETION, EMBED, KINDS_SERVED, input_toke
 from protocol.job.seed import USER, seed_commitment
 from protocol.job.terms import Order, Quote, Request
 from protocol.limits import PROTOCOL_VERSION
-from protocol.pricing import cost
+from protocol.pricing import cost, prompt_prepaid
 from protocol.units import Microcredits
 
 NO_PAYMENT = "none"
-AT_END = "at_end"
-PAYMENTS_KNOWN = (NO_PAYMENT, AT_END)
+CHANNEL = "channel"
+CHANNEL_PROMPT_FIRST = "channel-prompt-first"
+PAYMENTS_KNOWN = (NO_PAYMENT, CHANNEL, CHANNEL_PROMPT_FIRST)
 
 
 def check_request(request: Request, network: NetworkId, provider: NodeId) -> None:
@@ -80,16 +81,31 @@ def check_quote(quote: Quote, request: Request, price_in_max: int, price_out_max
             Code.KIND_NOT_SERVED,
             f"Payment {quote.payment!r} was asked for; known are {', '.join(PAYMENTS_KNOWN)}.",
         )
+    if quote.payment != NO_PAYMENT and not (price_in_max or price_out_max):
+        raise RemoteError(  # Then there is no channel at hand either.
+            Code.COST_EXCEEDED,
+            f"Payment {quote.payment!r} was asked for; by the advert nothing is to be paid.",
+        )
 
 
-def payment_for(price_in: int, price_out: int) -> str:
+def payment_for(price_in: int, price_out: int, *, is_prompt_first: bool) -> str:
     """How a provider with these prices is paid: where nothing costs anything, not at all."""
-    return AT_END if price_in or price_out else NO_PAYMENT
+    if not (price_in or price_out):
+        return NO_PAYMENT
+    return CHANNEL_PROMPT_FIRST if is_prompt_first else CHANNEL
+
+
+def prompt_first(request: Request, quote: Quote) -> Microcredits:
+    """What the voucher that goes with the order pays ahead, in microcredits: 0 where none is
+    asked for. Both sides compute it."""
+    if quote.payment != CHANNEL_PROMPT_FIRST:
+        return Microcredits(0)
+    amount = prompt_prepaid(request.prompt_bytes, quote.price_in)
+    return min(amount, cost_worst(request, quote))
 
 
 def cost_worst(request: Request, quote: Quote) -> Microcredits:
-    """The most that an order of this quote can make owed, in microcredits: what a requester sets
-    aside for it, and what its provider counts as lent while it runs."""
+    """The most that an order of this quote can cost, in microcredits."""
     if quote.payment == NO_PAYMENT:
         return Microcredits(0)
     most = cost_most(

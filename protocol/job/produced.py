@@ -10,8 +10,8 @@ from protocol.job.commitment import (
     terms_digest,
 )
 from protocol.job.rows import root
-from protocol.job.terms import Chunk, Delta, Finish, Quote, Request
-from protocol.pricing import cost
+from protocol.job.terms import Chunk, Delta, Finish, Quote, Receipt, Request
+from protocol.pricing import cost, cost_of_part
 
 
 class Produced:
@@ -35,7 +35,7 @@ class Produced:
         self.input_tokens = 0
         self.output_tokens = 0
         self.cost_signed = 0
-        """Of the last chunk: what the requester owes by our signature."""
+        """Of the last chunk: what the order has cost by our signature."""
 
     @property
     def terms(self) -> bytes:
@@ -44,9 +44,15 @@ class Produced:
 
     @property
     def cost(self) -> int:
-        """Of all that was produced so far, signed or not."""
+        """Of all that was produced so far, signed or not; of vectors, their share of the whole."""
         quote = self._quote
-        return cost(self.input_tokens, self.output_tokens, quote.price_in, quote.price_out)
+        whole = cost(self.input_tokens, self.output_tokens, quote.price_in, quote.price_out)
+        return cost_of_part(whole, self._vectors, self._texts) if self._texts else whole
+
+    @property
+    def place(self) -> int:
+        """Of the next token, or vector, that comes."""
+        return self._vectors if self._texts else self._request.first_t + self.output_tokens
 
     @property
     def vectors_left(self) -> int:
@@ -90,6 +96,20 @@ class Produced:
         self.running = running_hash_vectors(self.running, first_t, vectors)
         self._vectors += len(vectors)
         return self._chunk(first_t, (), vectors, finish, b"")
+
+    def receipt(self, ms_first: int, ms_total: int) -> Receipt:
+        """The bill, when the last chunk is signed."""
+        return Receipt(
+            order=self._order_id,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cost=self.cost,
+            running=self.running,
+            millijoules=0,
+            energy_source="none",
+            ms_first=ms_first,
+            ms_total=ms_total,
+        )
 
     def _chunk(
         self,

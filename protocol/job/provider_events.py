@@ -7,12 +7,49 @@ from protocol.errors import Code
 from protocol.ids import MessageId
 from protocol.job.logprob import Logprob
 from protocol.job.terms import Finish, Order, Receipt, Refuse
+from protocol.job.window import Window
+from protocol.ledger.voucher import Voucher
+
+
+@dataclass(frozen=True, slots=True)
+class Unpayable:
+    """Why the channel that an order names is none by which it could be paid."""
+
+    code: Code
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
 class OrderCame:
+    """`window` is that of the channel by which the order is paid, and `voucher` what came with it,
+    signed by the requester for that channel; it is being counted, and VoucherCounted tells of it.
+    Without a window the job costs nothing, or it is `unpayable`."""
+
     order: Order
     id: MessageId
+    window: Window | None = None
+    voucher: Voucher | None = None
+    unpayable: Unpayable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherCounted:
+    """A voucher of this order is on disk; the window knows of it already."""
+
+    note: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherFailed:
+    """A voucher of this order does not count."""
+
+    code: Code
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """A voucher of some order of the channel was counted: there may be room again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +111,9 @@ class TimePassed:
 
 Event = (
     OrderCame
+    | VoucherCounted
+    | VoucherFailed
+    | Paid
     | ModelBegan
     | ModelSaid
     | ModelEmbedded

@@ -5,19 +5,34 @@ that provider: going on elsewhere in mid-answer is a later version's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 
 from protocol.errors import Code, RemoteError, code_known
-from protocol.ids import MessageId, ModelId, NodeId
+from protocol.ids import MessageId
 from protocol.job.answer import Answer, answer_to
-from protocol.job.checks import NO_PAYMENT, check_quote, cost_worst
-from protocol.job.logprob import Logprob
+from protocol.job.checks import NO_PAYMENT, check_quote, prompt_first
+from protocol.job.requester_actions import (
+    Accepted,
+    Action,
+    Ask,
+    Candidate,
+    Countersign,
+    Deliver,
+    DeliverVectors,
+    Drop,
+    Failure,
+    Finished,
+    Pay,
+    SendCancel,
+    SendOrder,
+    SendRefuse,
+)
 from protocol.job.requester_events import (
     Came,
     CancelAsked,
     Event,
+    Funded,
     NotOrdered,
     OrderSent,
     ProviderLost,
@@ -26,139 +41,22 @@ from protocol.job.requester_events import (
     TimePassed,
 )
 from protocol.job.terms import Chunk, Delta, Finish, Quote, Receipt, Refuse, Request, Started
-from protocol.limits import ATTEMPTS_MAX, CANCEL_MS_MAX, HANDSHAKE_MS_MAX, SILENCE_MS_MAX
+from protocol.limits import (
+    ATTEMPTS_MAX,
+    CANCEL_MS_MAX,
+    CHANNEL_MS_MAX,
+    HANDSHAKE_MS_MAX,
+    SILENCE_MS_MAX,
+)
 from protocol.units import Microcredits
 
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A provider that the market has ranked, with what it advertised."""
-
-    node: NodeId
-    model: ModelId
-    price_in: int
-    price_out: int
-
-
-# Actions: what the shell must now do.
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Open a stream, draw the secrets of this attempt, send a request; feed RequestSent."""
-
-    attempt: int
-    candidate: Candidate
-
-
-@dataclass(frozen=True, slots=True)
-class SendOrder:
-    """Set aside the most that the order can cost, send it for this quote and feed OrderSent; or
-    feed NotOrdered where there is not so much."""
-
-    attempt: int
-    quote_id: MessageId
-    cost_worst: Microcredits
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    attempt: int
-    candidate: Candidate
-    quote: Quote
-    prompt_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    ids: Sequence[int]
-    text: str
-    logprobs: Sequence[Sequence[Logprob]] = ()  # For each of `ids`, or none.
-
-
-@dataclass(frozen=True, slots=True)
-class DeliverVectors:
-    """Of the next texts of an embed, in their order; checked and signed for."""
-
-    vectors: Sequence[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class SendCancel:
-    attempt: int
-    order_id: MessageId
-
-
-@dataclass(frozen=True, slots=True)
-class Owe:
-    """Write to disk what the order makes owed, before any action after this one is carried out.
-    Without a receipt it is what the signed chunks say. An order is owed for once at most."""
-
-    attempt: int
-    order_id: MessageId
-    amount: Microcredits
-    receipt: Receipt | None
-
-
-@dataclass(frozen=True, slots=True)
-class Countersign:
-    attempt: int
-    receipt: Receipt
-
-
-@dataclass(frozen=True, slots=True)
-class SendRefuse:
-    attempt: int
-    code: Code
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Reset this attempt's stream."""
-
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an attempt, and in the end the job, came to nothing."""
-
-    candidate: Candidate | None
-    code: Code
-    sentence: str
-    retry_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The one end of the job. `failures` lists each provider that was tried in vain; when
-    `reason` is "none" the job failed, and the last of them says why."""
-
-    reason: Finish
-    candidate: Candidate | None
-    receipt: Receipt | None
-    input_tokens: int
-    output_tokens: int
-    cost: int
-    failures: Sequence[Failure]
-
-
-Action = (
-    Ask
-    | SendOrder
-    | Accepted
-    | Deliver
-    | DeliverVectors
-    | SendCancel
-    | Owe
-    | Countersign
-    | SendRefuse
-    | Drop
-    | Finished
-)
+CHANNEL_REFUSED = (Code.UNPAID, Code.NO_CHANNEL, Code.CHANNEL_CLOSED, Code.BAD_VOUCHER)
+"""What another channel, or the same shown again, can mend."""
 
 
 class State(Enum):
     IDLE = "idle"
+    FUNDING = "funding"  # A channel to the candidate is looked for.
     ASKING = "asking"  # A request is being sent or has been.
     ORDERING = "ordering"  # A quote was taken; the order is being sent.
     ORDERED = "ordered"
@@ -187,6 +85,8 @@ class RequesterJob:
         self._order_id = MessageId(b"")
         self._answer: Answer | None = None
         self._cancelling = False
+        self._spent = 0  # By orders that came to nothing.
+        self._mistrusted: Candidate | None = None  # Who has had its second chance.
         self._failures: list[Failure] = []
 
     @property
@@ -225,11 +125,17 @@ class RequesterJob:
 
     def _take(
         self,
-        event: RequestSent | QuoteCame | OrderSent | NotOrdered | Came | ProviderLost,
+        event: Funded | RequestSent | QuoteCame | OrderSent | NotOrdered | Came | ProviderLost,
         now: int,
     ) -> list[Action]:
         match event:
+            case Funded():
+                assert self._state is State.FUNDING
+                self._state = State.ASKING
+                self._wait(HANDSHAKE_MS_MAX, now)
+                return []
             case RequestSent(_, request, request_id):
+                assert self._state is State.ASKING
                 self._request = (request, request_id)
                 return []
             case QuoteCame(_, quote, quote_id):
@@ -239,7 +145,7 @@ class RequesterJob:
                 self._state, self._order_id = State.ORDERED, order_id
                 return []
             case NotOrdered(_, code, sentence):
-                assert self._state is State.ORDERING
+                assert self._state is State.FUNDING
                 self._failures.append(Failure(None, code, sentence))
                 return [Drop(self._attempt), *self._next(now)]
             case Came(_, message):
@@ -260,14 +166,17 @@ class RequesterJob:
         self._state, self._quote = State.ORDERING, quote
         self._answer = answer_to(request, request_id, quote, quote_id, self._texts)
         self._wait(HANDSHAKE_MS_MAX + quote.queue_ms, now)
-        return [SendOrder(self._attempt, quote_id, cost_worst(request, quote))]
+        ahead, is_paid = prompt_first(request, quote), quote.payment != NO_PAYMENT
+        self._spent += ahead
+        return [SendOrder(self._attempt, quote_id, is_paid, ahead)]
 
     def _take_message(
         self, message: Started | Delta | Chunk | Receipt | Refuse, now: int
     ) -> list[Action]:
         if isinstance(message, Refuse):
             code = code_known(message.code)
-            return self._fail(code, message.sentence, message.retry_ms, now)
+            is_unread = self._state is State.ORDERED
+            return self._fail(code, message.sentence, message.retry_ms, now, is_unread=is_unread)
         answer = self._answer
         if answer is None or message.order != self._order_id:
             raise RemoteError(Code.UNEXPECTED, "A message came for no order of this stream.")
@@ -293,7 +202,8 @@ class RequesterJob:
                 if message.finish != "none":
                     self._state = State.ENDED
                     self._deadline = now + HANDSHAKE_MS_MAX
-                return [DeliverVectors(message.vectors)] if message.vectors else []
+                told = [DeliverVectors(message.vectors)] if message.vectors else []
+                return [*self._pay(answer), *told]
             case State.ENDED, Receipt():
                 return self._settle(answer, message)
             case _:
@@ -304,7 +214,7 @@ class RequesterJob:
         try:
             answer.settle(receipt)
         except RemoteError as error:
-            # The answer is whole; only the bill is not. What the signed chunks say is owed.
+            # The answer is whole; only the bill is not. What the signed chunks say is paid.
             self._failures.append(Failure(self._candidate, error.code, error.sentence))
             refused = SendRefuse(self._attempt, error.code, error.sentence)
             return [refused, *self._finish(answer.finish, None)]
@@ -317,16 +227,26 @@ class RequesterJob:
                 sentence = "The job's time was over before a provider was found."
                 self._failures.append(Failure(None, Code.TIMEOUT, sentence))
             return self._finish("none", None)
-        self._attempt += 1
-        self._candidate = self._waiting.pop(0)
-        self._state, self._request, self._quote, self._answer = State.ASKING, None, None, None
-        self._order_id = MessageId(b"")
-        self._wait(HANDSHAKE_MS_MAX, now)
-        return [Ask(self._attempt, self._candidate)]
+        return self._ask(self._waiting.pop(0), None, now)
 
-    def _fail(self, code: Code, sentence: str, retry_ms: int, now: int) -> list[Action]:
+    def _ask(self, candidate: Candidate, mistrust: Failure | None, now: int) -> list[Action]:
+        self._attempt += 1
+        self._candidate = candidate
+        self._request, self._quote, self._answer = None, None, None
+        self._order_id = MessageId(b"")
+        if candidate.price_in or candidate.price_out:
+            self._state = State.FUNDING
+            self._wait(CHANNEL_MS_MAX, now)
+        else:
+            self._state = State.ASKING
+            self._wait(HANDSHAKE_MS_MAX, now)
+        return [Ask(self._attempt, candidate, Microcredits(self._spent), mistrust)]
+
+    def _fail(
+        self, code: Code, sentence: str, retry_ms: int, now: int, *, is_unread: bool = False
+    ) -> list[Action]:
         """This attempt is over; before anything was started the next candidate gets the job."""
-        drop = Drop(self._attempt)
+        drop = Drop(self._attempt, is_unread)
         if self._state is State.ENDED:
             assert self._answer is not None
             self._failures.append(Failure(self._candidate, code, sentence, retry_ms))
@@ -335,6 +255,12 @@ class RequesterJob:
         if self._state is State.RUNNING:
             reason: Finish = "cancelled" if self._cancelling else "none"
             return [drop, *self._finish(reason, None)]
+        failure, candidate = self._failures[-1], self._candidate
+        is_payable = self._state is State.ORDERED and code in CHANNEL_REFUSED
+        if is_payable and candidate != self._mistrusted and self._attempt < ATTEMPTS_MAX:
+            assert candidate is not None
+            self._mistrusted = candidate
+            return [drop, *self._ask(candidate, failure, now)]
         return [drop, *self._next(now)]
 
     def _cancel(self, now: int) -> list[Action]:
@@ -361,7 +287,6 @@ class RequesterJob:
         answer = self._answer
         signed = [Countersign(self._attempt, receipt)] if receipt is not None else []
         return [
-            *self._owed(receipt),
             *signed,
             Finished(
                 reason=reason,
@@ -374,11 +299,11 @@ class RequesterJob:
             ),
         ]
 
-    def _owed(self, receipt: Receipt | None) -> list[Action]:
-        answer, quote = self._answer, self._quote
-        if answer is None or quote is None or quote.payment == NO_PAYMENT or not answer.cost:
+    def _pay(self, answer: Answer) -> list[Action]:
+        quote = self._quote
+        if quote is None or quote.payment == NO_PAYMENT or not answer.cost:
             return []
-        return [Owe(self._attempt, self._order_id, Microcredits(answer.cost), receipt)]
+        return [Pay(self._attempt, self._order_id, answer.place, Microcredits(answer.cost))]
 
     def _wait(self, ms: int, now: int) -> None:
         self._deadline = min(self._job_deadline, now + ms)

@@ -12,6 +12,13 @@ from protocol.job.terms import Chunk, Delta, Quote, Receipt, Refuse, Request, St
 
 
 @dataclass(frozen=True, slots=True)
+class Funded:
+    """What the order may cost is held in a channel to the provider, which has seen it."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class RequestSent:
     attempt: int
     request: Request
@@ -66,7 +73,8 @@ class TimePassed:
 
 
 Event = (
-    RequestSent
+    Funded
+    | RequestSent
     | QuoteCame
     | OrderSent
     | NotOrdered

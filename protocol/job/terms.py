@@ -1,6 +1,6 @@
 """The messages of a job, field by field (job.md section 2). All are signed but Delta and Cancel.
 
-Fields of later work (root, millijoules, prefix) exist from the start, empty, so that no version
+Fields of later work (millijoules, prefix) exist from the start, empty, so that no version
 breaks.
 """
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from protocol.envelope import Signed
 from protocol.ids import (
     DigestField,
     JobIdField,
@@ -109,7 +110,7 @@ class Quote(Struct, frozen=True, array_like=True, tag="quote", forbid_unknown_fi
     chunk_ms: Annotated[int, Meta(ge=1, le=CHUNK_MS_MAX)]
     valid_ms: DurationField
     queue_ms: DurationField
-    payment: Word  # "none", "at_end"; a later "channel" is refused by name.
+    payment: Word  # Of protocol.job.checks; one that is not known is refused by name.
 
 
 class Order(Struct, frozen=True, array_like=True, tag="order", forbid_unknown_fields=True):
@@ -125,6 +126,9 @@ class Order(Struct, frozen=True, array_like=True, tag="order", forbid_unknown_fi
     ]
     prefix_ids: Annotated[tuple[TokenId, ...], Meta(max_length=PREFIX_TOKENS_MAX)]
     channel: OptionalDigestField
+    """By which it is paid; empty where it costs nothing."""
+    voucher: Signed | None
+    """For the prompt, where that is paid first; its note names the quote."""
 
 
 class Started(Struct, frozen=True, array_like=True, tag="started", forbid_unknown_fields=True):

@@ -3,36 +3,32 @@
 Two depths. `full`: each entry's author, link, rules and certificate. `heads`: authors, links and
 rules of all, the certificates of each head and of each claimed source; a head's certificate says
 that f + 1 honest witnesses held all before it as certified.
-Memory: a balance and a length for each account, the claims of one chain, and the pays that no
-claim has taken yet (a hundred bytes each); never the chains.
+Memory: a balance and a length for each account, the claims and channels of one chain, what no
+claim has taken yet and a number for each settlement (a hundred bytes each); never the chains.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from protocol.envelope import Opened
 from protocol.errors import Code, RemoteError
 from protocol.ids import MessageId, NodeId
-from protocol.ledger.account import Account, follow, opening, source_checked
+from protocol.ledger.agreement import settlement_checked
 from protocol.ledger.certificate import (
     Certified,
-    certificate_checked,
-    certificate_names,
     certified_checked,
 )
+from protocol.ledger.chain_audit import ChainAudit
 from protocol.ledger.charter import Charter
+from protocol.ledger.checking import Known
 from protocol.ledger.entry import (
-    Claim,
-    Entry,
-    Pay,
-    Source,
-    SourceKey,
-    entry_opened,
     entry_read,
     sources_of,
 )
 from protocol.ledger.export import ExportFrame, Header, Shown, frame_decoded, frames_of
+from protocol.ledger.resumed import Held, Kept, Resumed, Resuming
+from protocol.ledger.statement import Settlement
+from protocol.ledger.sums import Sums
 from protocol.limits import FAULTS_SHOWN_MAX
 
 Read = Callable[[], Iterable[bytes]]
@@ -66,7 +62,8 @@ class Report:
     balances: dict[NodeId, int]  # Of each account in the genesis or the file.
     supply: int
     pays_unclaimed: int
-    fees: int
+    channels: int  # In channels, taken by neither side yet.
+    fees: int  # Not claimed yet.
     complete: bool
     """Whether every claimed source stands in a chain of the file, so that M2's sum is whole."""
     faults_count: int
@@ -74,94 +71,14 @@ class Report:
 
     @property
     def total(self) -> int:
-        """Balances, pays not yet claimed and fees: the supply, where the file is complete."""
-        return sum(self.balances.values()) + self.pays_unclaimed + self.fees
+        """Balances, pays and fees not yet claimed and what is in channels: the supply, where the
+        file is complete."""
+        return sum(self.balances.values()) + self.pays_unclaimed + self.channels + self.fees
 
     @property
     def ok(self) -> bool:
         """Whether all that was checked holds."""
         return not self.faults_count
-
-
-class ChainAudit:
-    """Verifies one chain, entry by entry from seq 1; also for chains that come over the network.
-
-    What an entry claims is checked elsewhere: `add` returns the entry, its sources are in it.
-    """
-
-    def __init__(self, account: NodeId, charter: Charter, depth: Depth) -> None:
-        self._charter = charter
-        self._depth = depth
-        self._claimed: dict[SourceKey, int] = {}
-        self._unsealed: Certified | None = None
-        self.state = opening(charter, account)
-        self.signatures = 0
-
-    def add(self, certified: Certified, *, is_source: bool = False) -> Opened[Entry]:
-        """Verify the next entry; `is_source`: its certificate counts, for a claim takes it.
-
-        Raises RemoteError: what `follow`, `entry_opened` and `certified_checked` raise.
-        """
-        opened = self._opened(certified, sealed=is_source or self._depth is Depth.FULL)
-        entry = opened.value
-        if entry.account != self.state.account:
-            raise RemoteError(Code.UNEXPECTED, "The entry is of another account's chain.")
-        self.state = self._followed(opened)
-        for source in sources_of(entry):
-            self._claimed[source.key] = entry.seq
-        return opened
-
-    def end(self) -> None:
-        """After the last entry: its certificate. Raises RemoteError BAD_CERTIFICATE."""
-        if self._unsealed is not None:
-            certificate_checked(self._unsealed.certificate, self._charter)
-            self.signatures += len(self._unsealed.certificate.seals)
-            self._unsealed = None
-
-    def _followed(self, opened: Opened[Entry]) -> Account:
-        return follow(self.state, self._claimed.get, opened, self._charter)
-
-    def _opened(self, certified: Certified, *, sealed: bool) -> Opened[Entry]:
-        if sealed:
-            opened = certified_checked(certified, self._charter)
-            self.signatures += 1 + len(certified.certificate.seals)
-        else:
-            opened = entry_opened(certified.entry, self._charter.network)
-            certificate_names(certified, opened.id)
-            self.signatures += 1
-        self._unsealed = None if sealed else certified
-        return opened
-
-
-@dataclass(frozen=True, slots=True)
-class _Claimed:
-    account: NodeId
-    seq: int
-    source: Source
-
-
-class _Sources:
-    """Pays and the claims that take them, matched in whichever order they come."""
-
-    def __init__(self) -> None:
-        self.pays: dict[MessageId, Pay | Claim] = {}  # Not yet claimed.
-        self.claims: dict[MessageId, _Claimed] = {}  # Of pays that have not come yet.
-        self.shown: dict[MessageId, Pay | Claim] = {}
-        self.shown_places: list[tuple[NodeId, int]] = []
-
-    def claim(self, claim: _Claimed) -> None:
-        """Raises RemoteError NOT_PAYEE, AMOUNT_WRONG or ALREADY_CLAIMED."""
-        source = claim.source
-        body = self.pays.pop(source.id, None) or self.shown.pop(source.id, None)
-        if body is not None:
-            source_checked(claim.account, source, body)
-        elif source.id in self.claims:
-            raise RemoteError(
-                Code.ALREADY_CLAIMED,
-                f"{self.claims[source.id].account.hex()[:8]} has claimed {source.id.hex()[:8]}.",
-            )
-        else:
-            self.claims[source.id] = claim
 
 
 class _Audit:
@@ -174,16 +91,19 @@ class _Audit:
         self._header: Header | None = None
         self._chain: ChainAudit | None = None
         self._broken = False  # The chain at hand: one fault of a chain is enough.
-        self._sources = _Sources()
+        self._sums = Sums(charter)
+        self._known = Known.NOTHING  # Of the frame at hand.
         self._seqs: dict[NodeId, int] = {}
         self._balances = dict(charter.allocations)
-        self._frames = {Shown: 0, Certified: 0}
-        self._entries = self._signatures = self._fees = self._faults_count = 0
+        self._frames: dict[type, int] = {Shown: 0, Settlement: 0, Certified: 0}
+        self._resuming: Resuming | None = None
+        self._kept_seq = 0
+        self._entries = self._signatures = self._faults_count = 0
         self._faults: list[Fault] = []
 
-    def run(self, read: Read) -> Report:
+    def run(self, frames: Iterable[tuple[bytes, Known]]) -> Report:
         try:
-            for data in frames_of(read()):
+            for data, self._known in frames:
                 self._take(data)
             if self._header is None:
                 raise RemoteError(Code.BAD_FRAME, "The file is empty.")
@@ -197,9 +117,10 @@ class _Audit:
             signatures=self._signatures,
             balances=self._balances,
             supply=self._charter.supply,
-            pays_unclaimed=self._unclaimed(),
-            fees=self._fees,
-            complete=not self._frames[Shown],
+            pays_unclaimed=self._sums.pays,
+            channels=self._sums.channels,
+            fees=self._sums.fees,
+            complete=not self._frames[Shown] and not self._sums.is_pruned,
             faults_count=self._faults_count,
             faults=tuple(self._faults),
         )
@@ -216,14 +137,23 @@ class _Audit:
         frame = frame_decoded(data)
         if self._header is None:
             self._begin(frame)
-        elif isinstance(frame, Certified):
-            self._frames[Certified] += 1
-            self._take_entry(frame)
-        elif isinstance(frame, Shown):
-            self._frames[Shown] += 1
-            self._take_shown(frame.certified)
-        else:
+            return
+        if isinstance(frame, Header):
             raise RemoteError(Code.UNEXPECTED, "A second header stands in the file.")
+        if isinstance(frame, Resumed | Held):
+            self._take_checkpoint(frame)
+            return
+        counted = Certified if isinstance(frame, Kept) else type(frame)
+        self._frames[counted] += 1
+        match frame:
+            case Kept(certified):
+                self._take_kept(certified)
+            case Shown(certified):
+                self._take_shown(certified)
+            case Settlement():
+                self._take_settlement(frame)
+            case Certified():
+                self._take_entry(frame)
 
     def _begin(self, frame: ExportFrame) -> None:
         if not isinstance(frame, Header):
@@ -237,56 +167,104 @@ class _Audit:
         self._header = frame
 
     def _take_shown(self, certified: Certified) -> None:
-        opened = certified_checked(certified, self._charter)
+        if self._frames[Settlement] or self._frames[Certified]:
+            raise RemoteError(Code.UNEXPECTED, "Shown sources stand before settlements and chains.")
+        if self._known is Known.ALL:
+            opened = entry_read(certified.entry, self._charter.network)
+        else:
+            opened = certified_checked(certified, self._charter)
         self._signatures += 1 + len(certified.certificate.seals)
-        sources, place = self._sources, (opened.value.account, opened.value.seq)
-        if self._chain is not None or (sources.shown_places and place <= sources.shown_places[-1]):
-            raise RemoteError(
-                Code.UNEXPECTED, "Shown sources stand before the chains, by account and seq."
-            )
-        sources.shown_places.append(place)
-        sources.shown[opened.id] = opened.value.body
+        self._sums.show(opened)
 
-    def _take_entry(self, certified: Certified) -> None:
-        signer = certified.entry.signer
-        if signer != self._account:
-            self._end_chain()
-            before = self._account
-            self._chain, self._broken = ChainAudit(signer, self._charter, self._depth), False
-            if before is not None and signer <= before:
-                error = RemoteError(
+    def _take_settlement(self, settlement: Settlement) -> None:
+        if self._frames[Certified]:
+            raise RemoteError(Code.UNEXPECTED, "Settlements stand before the chains.")
+        if self._known is not Known.ALL:
+            settlement_checked(settlement, self._charter)
+        self._signatures += len(settlement.seals)
+        self._sums.settle(settlement)
+
+    def _take_checkpoint(self, frame: Resumed | Held) -> None:
+        if isinstance(frame, Resumed):
+            if self._resuming is not None:
+                raise RemoteError(Code.UNEXPECTED, "A checkpoint stands here without its chain.")
+            self._resuming = Resuming(frame)
+        elif self._resuming is None:
+            raise RemoteError(Code.UNEXPECTED, "Holdings stand here without their checkpoint.")
+        else:
+            self._resuming.add(frame)
+
+    def _begin_chain(self, account: NodeId) -> None:
+        if not self._sums.has_begun:
+            self._sums.begin()
+        self._end_chain()
+        before, resuming = self._account, self._resuming
+        self._resuming, self._kept_seq = None, 0
+        self._chain, self._broken = (
+            ChainAudit(account, self._charter, all_sealed=self._depth is Depth.FULL),
+            False,
+        )
+        try:
+            if before is not None and account <= before:
+                raise RemoteError(
                     Code.UNEXPECTED, "The chains stand in the order of their accounts, each once."
                 )
-                self._broken = True
-                self._fault(signer, 0, error)
+            if resuming is not None:
+                if resuming.account != account:
+                    raise RemoteError(Code.UNEXPECTED, "The checkpoint is of another account.")
+                self._chain.resume(*resuming.state(self._charter))
+                self._signatures += len(resuming.checkpointed.seals)
+                self._sums.resume(account, resuming.holdings)
+        except RemoteError as error:
+            self._broken = True
+            self._fault(account, 0, error)
+
+    def _take_kept(self, certified: Certified) -> None:
+        """An entry from before the checkpoint: its certificate is all that stands for it."""
+        if certified.entry.signer != self._account or self._resuming is not None:
+            self._begin_chain(certified.entry.signer)
         chain = self._chain
         assert chain is not None
         if self._broken:
             return
         try:
-            opened = chain.add(certified, is_source=certified.entry.id in self._claimed)
+            if self._known is Known.ALL:
+                opened = entry_read(certified.entry, self._charter.network)
+            else:
+                opened = certified_checked(certified, self._charter)
+            seq, first = opened.value.seq, chain.first_seq
+            if not self._kept_seq < seq < first or chain.state.seq + 1 != first:
+                raise RemoteError(
+                    Code.UNEXPECTED, "Kept entries stand in order, before those of the chain."
+                )
+        except RemoteError as error:
+            self._broken = True
+            self._fault(certified.entry.signer, self._seq, error)
+            return
+        self._kept_seq = seq
+        self._signatures += 1 + len(certified.certificate.seals)
+        self._entries += 1
+        for claimed, wrong in self._sums.keep(opened):
+            self._fault(claimed.account, claimed.seq, wrong)
+
+    def _take_entry(self, certified: Certified) -> None:
+        signer = certified.entry.signer
+        if signer != self._account or self._resuming is not None:
+            self._begin_chain(signer)
+        chain = self._chain
+        assert chain is not None
+        if self._broken:
+            return
+        try:
+            is_source = certified.entry.id in self._claimed
+            opened = chain.add(certified, is_source=is_source, known=self._known)
         except RemoteError as error:
             self._broken = True
             self._fault(signer, self._seq, error)
             return
         self._entries += 1
-        self._fees += opened.value.fee
-        self._match(opened)
-
-    def _match(self, opened: Opened[Entry]) -> None:
-        entry, sources = opened.value, self._sources
-        claims = [_Claimed(entry.account, entry.seq, source) for source in sources_of(entry)]
-        earlier = sources.claims.pop(opened.id, None)
-        if isinstance(entry.body, Pay) and earlier is None:
-            sources.pays[opened.id] = entry.body
-        elif earlier is not None:
-            claims.append(earlier)
-            sources.pays[opened.id] = entry.body
-        for claim in claims:
-            try:
-                sources.claim(claim)
-            except RemoteError as error:
-                self._fault(claim.account, claim.seq, error)
+        for claimed, wrong in self._sums.take(opened, chain):
+            self._fault(claimed.account, claimed.seq, wrong)
 
     def _end_chain(self) -> None:
         chain = self._chain
@@ -302,29 +280,30 @@ class _Audit:
         self._seqs[chain.state.account] = chain.state.seq
 
     def _end(self) -> None:
-        sources, header = self._sources, self._header
-        for claim in sources.claims.values():
-            sentence = f"It claims {claim.source.id.hex()[:8]}, and no pay of that id is here."
-            self._fault(claim.account, claim.seq, RemoteError(Code.NEED, sentence))
-        stray = any(seq <= self._seqs.get(account, 0) for account, seq in sources.shown_places)
-        if sources.shown or stray:
+        if self._resuming is not None:
+            sentence = "A checkpoint stands here without its chain."
+            self._fault(None, 0, RemoteError(Code.UNEXPECTED, sentence))
+        for finding in self._sums.end():
+            if isinstance(finding, RemoteError):
+                self._fault(None, 0, finding)
+            else:
+                self._fault(finding[0].account, finding[0].seq, finding[1])
+        if self._sums.stray(self._seqs):
             sentence = "A source is shown that nobody claims, or that stands in its chain."
             self._fault(None, 0, RemoteError(Code.UNEXPECTED, sentence))
-        counted = (self._frames[Shown], self._frames[Certified])
-        if header is not None and counted != (header.shown, header.entries):
+        header, counted = self._header, tuple(self._frames.values())
+        if header is not None and counted != (header.shown, header.settlements, header.entries):
             sentence = (
-                f"The header speaks of {header.shown} sources and {header.entries} entries; "
-                f"{counted[0]} and {counted[1]} are here."
+                f"The header speaks of {header.shown} sources, {header.settlements} settlements "
+                f"and {header.entries} entries; {counted[0]}, {counted[1]} and {counted[2]} are "
+                "here."
             )
             self._fault(None, 0, RemoteError(Code.UNEXPECTED, sentence))
-        total = sum(self._balances.values()) + self._unclaimed() + self._fees
+        sums = self._sums
+        total = sum(self._balances.values()) + sums.pays + sums.channels + sums.fees
         if not self._faults_count and not counted[0] and total != self._charter.supply:
             sentence = f"All adds up to {total} microcredits, not {self._charter.supply}."
             self._fault(None, 0, RemoteError(Code.BALANCE_WRONG, sentence))
-
-    def _unclaimed(self) -> int:
-        pays = self._sources.pays.values()
-        return sum(pay.amount for pay in pays if isinstance(pay, Pay))
 
     def _fault(self, account: NodeId | None, seq: int, error: RemoteError) -> None:
         self._faults_count += 1
@@ -337,11 +316,23 @@ def audit(charter: Charter, read: Read, depth: Depth) -> Report:
 
     What no file can show is that a chain goes on beyond its last entry here.
     """
-    claimed = _claimed_sources(charter, read) if depth is Depth.HEADS else frozenset()
-    return _Audit(charter, depth, claimed).run(read)
+    claimed = claimed_sources(charter, read) if depth is Depth.HEADS else frozenset()
+    frames = ((data, Known.NOTHING) for data in frames_of(read()))
+    return audit_known(charter, frames, depth, claimed)
 
 
-def _claimed_sources(charter: Charter, read: Read) -> frozenset[MessageId]:
+def audit_known(
+    charter: Charter,
+    frames: Iterable[tuple[bytes, Known]],
+    depth: Depth,
+    claimed: frozenset[MessageId],
+) -> Report:
+    """As `audit`, of frames with what is known of their signatures; a RemoteError that the frames
+    raise is a fault of the file. `claimed` is what `claimed_sources` finds, for `heads` only."""
+    return _Audit(charter, depth, claimed).run(frames)
+
+
+def claimed_sources(charter: Charter, read: Read) -> frozenset[MessageId]:
     """What the chains of a file claim; what is wrong with it shows when it is verified."""
     found: set[MessageId] = set()
     try:

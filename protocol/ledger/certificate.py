@@ -1,6 +1,6 @@
 """Votes of witnesses and certificates of q votes: what makes an entry final."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -53,7 +53,6 @@ class Certified(Struct, frozen=True, array_like=True, tag="certified", forbid_un
 
 
 _DECODER = Decoder(Certified, CERTIFIED_BYTES_MAX)
-_DOMAIN = domain(Vote)
 
 
 def certified_decoded(data: bytes) -> Certified:
@@ -61,65 +60,60 @@ def certified_decoded(data: bytes) -> Certified:
     return _DECODER.decode(data)
 
 
-def _voted_bytes(entry: MessageId, network: NetworkId) -> bytes:
-    return signed_bytes(_DOMAIN, network, packed(Vote(EPOCH, entry)))
+def statement_signed(identity: Identity, statement: Struct, network: NetworkId) -> Signed:
+    """A witness's statement as it answers it; the same bytes each time (Ed25519 draws no chance).
 
-
-def vote_signed(identity: Identity, entry: MessageId, network: NetworkId) -> Signed:
-    """A witness's vote as it answers it; the same bytes each time (Ed25519 draws no chance).
-
-    Only ever after the entry is stored as the one that this witness voted for.
+    Only ever after what the statement binds the witness to is stored.
     """
-    body = packed(Vote(EPOCH, entry))
-    return Signed(identity.node, body, identity.sign(_DOMAIN, network, body))
+    body = packed(statement)
+    return Signed(identity.node, body, identity.sign(domain(type(statement)), network, body))
 
 
-def seal_of(vote: Signed, entry: MessageId, charter: Charter) -> Seal:
-    """The seal that a witness's answer is.
+def statement_seal(signed: Signed, statement: Struct, charter: Charter) -> Seal:
+    """The seal that a witness's answer is, when it was asked for this very statement.
 
-    Raises RemoteError: NOT_WITNESS where the signer is none, UNEXPECTED where the vote is for
-    another entry, BAD_SIGNATURE.
+    Raises RemoteError: NOT_WITNESS where the signer is none, UNEXPECTED where the answer is
+    another statement, BAD_SIGNATURE.
     """
-    number = charter.number(vote.signer)
+    number = charter.number(signed.signer)
+    tag = statement.__struct_config__.tag
     if number is None:
         raise RemoteError(
-            Code.NOT_WITNESS, f"{vote.signer.hex()[:8]} voted; it is no witness of this network."
+            Code.NOT_WITNESS,
+            f"{signed.signer.hex()[:8]} signed a {tag}; it is no witness of this network.",
         )
-    if vote.body != packed(Vote(EPOCH, entry)):
+    if signed.body != packed(statement):
         raise RemoteError(
-            Code.UNEXPECTED,
-            f"Witness {number} was asked about {entry.hex()[:8]} and spoke of more.",
+            Code.UNEXPECTED, f"Witness {number} was asked for one {tag} and answered another."
         )
-    if not holds(vote.signer, _voted_bytes(entry, charter.network), vote.signature):
-        raise RemoteError(Code.BAD_SIGNATURE, f"The vote of witness {number} does not hold.")
-    return Seal(number, vote.signature)
+    data = signed_bytes(domain(type(statement)), charter.network, signed.body)
+    if not holds(signed.signer, data, signed.signature):
+        raise RemoteError(Code.BAD_SIGNATURE, f"The {tag} of witness {number} does not hold.")
+    return Seal(number, signed.signature)
 
 
-def certificate_made(
-    entry: MessageId, seals: Iterable[Seal], charter: Charter
-) -> Certificate | None:
-    """The certificate that these seals, each from `seal_of`, make; None while they are too few."""
+def seals_ordered(seals: Iterable[Seal], charter: Charter) -> tuple[Seal, ...] | None:
+    """These seals of one statement as a certificate has them; None while they are too few."""
     by_witness = {seal.witness: seal for seal in seals}
     if len(by_witness) < charter.quorum:
         return None
-    return Certificate(entry, EPOCH, tuple(by_witness[number] for number in sorted(by_witness)))
+    return tuple(by_witness[number] for number in sorted(by_witness))
 
 
-def certificate_checked(certificate: Certificate, charter: Charter) -> None:
+def seals_checked(statement: Struct, epoch: int, seals: Sequence[Seal], charter: Charter) -> None:
     """Raises RemoteError BAD_CERTIFICATE unless q witnesses or more, and all shown, sealed it."""
-    if certificate.epoch != EPOCH:
+    if epoch != EPOCH:
         raise RemoteError(
             Code.BAD_CERTIFICATE,
-            f"The certificate is of epoch {certificate.epoch}; this network is in epoch {EPOCH}.",
+            f"The certificate is of epoch {epoch}; this network is in epoch {EPOCH}.",
         )
-    seals, last = certificate.seals, -1
     if len(seals) < charter.quorum:
         raise RemoteError(
             Code.BAD_CERTIFICATE,
             f"The certificate has {len(seals)} seals; {charter.quorum} of "
             f"{len(charter.witnesses)} witnesses are needed.",
         )
-    data = _voted_bytes(certificate.entry, charter.network)
+    data, last = signed_bytes(domain(type(statement)), charter.network, packed(statement)), -1
     for seal in seals:
         if not last < seal.witness < len(charter.witnesses):
             raise RemoteError(
@@ -130,8 +124,33 @@ def certificate_checked(certificate: Certificate, charter: Charter) -> None:
         if not holds(charter.witnesses[last], data, seal.signature):
             raise RemoteError(
                 Code.BAD_CERTIFICATE,
-                f"The seal of witness {last} over {certificate.entry.hex()[:8]} does not hold.",
+                f"The seal of witness {last} over this {statement.__struct_config__.tag} does not "
+                "hold.",
             )
+
+
+def vote_signed(identity: Identity, entry: MessageId, network: NetworkId) -> Signed:
+    """A witness's vote. Only ever after the entry is stored as the one that it voted for."""
+    return statement_signed(identity, Vote(EPOCH, entry), network)
+
+
+def seal_of(vote: Signed, entry: MessageId, charter: Charter) -> Seal:
+    """The seal that a witness's vote is. Raises RemoteError as `statement_seal`."""
+    return statement_seal(vote, Vote(EPOCH, entry), charter)
+
+
+def certificate_made(
+    entry: MessageId, seals: Iterable[Seal], charter: Charter
+) -> Certificate | None:
+    """The certificate that these seals, each from `seal_of`, make; None while they are too few."""
+    ordered = seals_ordered(seals, charter)
+    return None if ordered is None else Certificate(entry, EPOCH, ordered)
+
+
+def certificate_checked(certificate: Certificate, charter: Charter) -> None:
+    """Raises RemoteError BAD_CERTIFICATE as `seals_checked`."""
+    vote = Vote(EPOCH, certificate.entry)
+    seals_checked(vote, certificate.epoch, certificate.seals, charter)
 
 
 def certified_checked(certified: Certified, charter: Charter) -> Opened[Entry]:

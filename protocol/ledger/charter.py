@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from protocol.ids import NetworkId, NodeId
+from protocol.ids import MessageId, NetworkId, NodeId
 from protocol.ledger.genesis import Genesis, genesis_checked, network_id
 
 
@@ -29,11 +29,19 @@ class Charter:
     supply: int
     entry_fee: int
     pay_min: int
+    grace_ms: int
+    window_ms: int
     allocations: Mapping[NodeId, int]
 
     def number(self, node: NodeId) -> int | None:
         """The number of a witness in the genesis, from 0; None for any other node."""
         return self.witnesses.index(node) if node in self.witnesses else None
+
+    def fee_owner(self, entry: MessageId) -> NodeId | None:
+        """The witness to whom the fee of an entry belongs: number id mod n, the id as a big-endian
+        number. None on a network without witnesses."""
+        count = len(self.witnesses)
+        return self.witnesses[int.from_bytes(entry, "big") % count] if count else None
 
 
 def charter(genesis: Genesis) -> Charter:
@@ -48,5 +56,7 @@ def charter(genesis: Genesis) -> Charter:
         supply=genesis.supply,
         entry_fee=genesis.entry_fee,
         pay_min=genesis.pay_min,
+        grace_ms=genesis.grace_ms,
+        window_ms=genesis.window_ms,
         allocations=MappingProxyType({one.account: one.amount for one in genesis.allocations}),
     )

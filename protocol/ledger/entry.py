@@ -1,6 +1,6 @@
 """An entry of an account's chain: what its owner signs, and how it is opened."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, assert_never
 
 from msgspec import Meta, Struct
 
@@ -24,7 +24,7 @@ from protocol.limits import (
     SEQ_MAX,
     SOURCE_KIND_BYTES_MAX,
 )
-from protocol.units import MicrocreditsField
+from protocol.units import MicrocreditsField, TimestampField
 
 AmountField = Annotated[int, Meta(ge=1, le=MICROCREDITS_MAX)]
 SeqField = Annotated[int, Meta(ge=1, le=SEQ_MAX)]
@@ -33,7 +33,14 @@ SourceKey = tuple[str, MessageId]
 """Which credit a claim takes: the kind of its source and the source's id."""
 
 PAY: Final = "pay"
-LATER_KINDS: Final = frozenset({"open", "topup", "ballot", "unlock"})
+EARNED: Final = "earned"
+REST: Final = "rest"
+FEE: Final = "fee"
+SOURCE_KINDS: Final = (PAY, EARNED, REST, FEE)
+"""What a claim may take: a pay to us; what we earned in a settled channel; the rest of our own
+settled channel; the fee of an entry whose number is ours. The id is that of the entry: the pay,
+the open of the channel, or the entry that bears the fee."""
+LATER_KINDS: Final = frozenset({"ballot", "unlock"})
 """Entries of a later version of the protocol: refused by name, so that people know why."""
 
 
@@ -44,6 +51,23 @@ class Pay(Struct, frozen=True, array_like=True, tag="pay", forbid_unknown_fields
     amount: AmountField
     reference: DigestField
     """32 zero bytes, or the digest of the receipt or invoice that is paid."""
+
+
+class Open(Struct, frozen=True, array_like=True, tag="open", forbid_unknown_fields=True):
+    """Moves a deposit into a new channel to `payee`. The entry's id is the channel's."""
+
+    payee: NodeIdField
+    deposit: AmountField
+    expiry_ms: TimestampField
+    """When the turns of settling begin to count (protocol.ledger.settlement). No rule of an entry
+    reads a clock, so any number is valid here."""
+
+
+class TopUp(Struct, frozen=True, array_like=True, tag="topup", forbid_unknown_fields=True):
+    """Moves more into an own channel."""
+
+    channel: MessageIdField
+    amount: AmountField
 
 
 class Source(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -60,9 +84,12 @@ class Source(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Claim(Struct, frozen=True, array_like=True, tag="claim", forbid_unknown_fields=True):
-    """Credits what certified pays of others have set aside for this account, each once."""
+    """Credits what was set aside for this account, each once: SOURCE_KINDS says by what."""
 
     sources: Annotated[tuple[Source, ...], Meta(min_length=1, max_length=CLAIM_SOURCES_MAX)]
+
+
+Body = Pay | Open | TopUp | Claim
 
 
 class Entry(Struct, frozen=True, array_like=True, tag="entry", forbid_unknown_fields=True):
@@ -73,7 +100,7 @@ class Entry(Struct, frozen=True, array_like=True, tag="entry", forbid_unknown_fi
     seq: SeqField
     prev: DigestField
     """The id of the entry before; of the first entry, the network id."""
-    body: Pay | Claim
+    body: Body
     fee: MicrocreditsField
     balance: MicrocreditsField
     """What the account has after this entry."""
@@ -85,9 +112,15 @@ _DOMAIN = domain(Entry)
 
 def change(entry: Entry) -> int:
     """The microcredits by which an entry moves its account's balance, its fee included."""
-    if isinstance(entry.body, Pay):
-        return -entry.body.amount - entry.fee
-    return sum(source.amount for source in entry.body.sources) - entry.fee
+    match entry.body:
+        case Pay(_, amount) | TopUp(_, amount):
+            return -amount - entry.fee
+        case Open(_, deposit):
+            return -deposit - entry.fee
+        case Claim(sources):
+            return sum(source.amount for source in sources) - entry.fee
+        case _:
+            assert_never(entry.body)
 
 
 def sources_of(entry: Entry) -> tuple[Source, ...]:
@@ -140,5 +173,6 @@ def _refuse_later_kind(body: bytes) -> None:
     if isinstance(kind, str) and kind in LATER_KINDS:
         raise RemoteError(
             Code.KIND_NOT_SERVED,
-            f"An entry of kind {kind} came; this version takes pay and claim. Update the node.",
+            f"An entry of kind {kind} came; this version knows pay, open, topup and claim. "
+            "Update the node.",
         )

@@ -2,8 +2,10 @@
 
 Frames, each a 4-byte big-endian length and that many canonical bytes: a Header; then Shown frames,
 the certified sources whose place in their own chain is not in the file, in the order of account
-and seq; then the chains, in the order of accounts, each from seq 1 on without a gap.
-The file needs no seal of its own: every word in it is signed, and the header counts the frames.
+and seq; then the Settlements of channels, in the order of their ids; then the chains, in the order
+of accounts, each from seq 1 on without a gap; or where it was pruned, from a checkpoint on:
+Resumed, Held, and Kept entries that somebody may still claim by.
+The file needs no seal of its own: every word in it is signed, and the header counts the entries.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,6 +18,8 @@ from protocol.ids import NetworkIdField
 from protocol.ledger.certificate import Certified
 from protocol.ledger.charter import Charter
 from protocol.ledger.decoder import Decoder, packed
+from protocol.ledger.resumed import Held, Kept, Resumed
+from protocol.ledger.statement import Settlement
 from protocol.limits import CERTIFIED_BYTES_MAX, FRAME_LENGTH_BYTES
 from protocol.units import CountField
 
@@ -28,16 +32,18 @@ class Header(Struct, frozen=True, array_like=True, tag="export", forbid_unknown_
     version: Annotated[int, Meta(ge=1, le=1)]
     network: NetworkIdField
     shown: CountField
+    settlements: CountField
     entries: CountField
 
 
 class Shown(Struct, frozen=True, array_like=True, tag="shown", forbid_unknown_fields=True):
-    """A certified source of a claim, beyond what the file has of its own chain."""
+    """A certified source of a claim, or funding of a settled channel, beyond what the file has of
+    its own chain."""
 
     certified: Certified
 
 
-ExportFrame = Header | Shown | Certified
+ExportFrame = Header | Shown | Settlement | Resumed | Held | Kept | Certified
 _DECODER: Decoder[ExportFrame] = Decoder(ExportFrame, FRAME_MAX)  # type: ignore[arg-type]
 
 
@@ -46,9 +52,9 @@ def frame_decoded(data: bytes) -> ExportFrame:
     return _DECODER.decode(data)
 
 
-def export_header(charter: Charter, *, shown: int, entries: int) -> bytes:
+def export_header(charter: Charter, *, shown: int, entries: int, settlements: int = 0) -> bytes:
     """The first bytes of a file, which says how many frames follow."""
-    return framed(Header(1, charter.network, shown, entries))
+    return framed(Header(1, charter.network, shown, settlements, entries))
 
 
 def framed(frame: ExportFrame) -> bytes:

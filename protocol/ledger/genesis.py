@@ -18,13 +18,19 @@ from protocol.limits import (
     ALLOCATIONS_MAX,
     BOOTSTRAP_MAX,
     GENESIS_BYTES_MAX,
+    GRACE_MS_USUAL,
     MICROCREDITS_MAX,
     NETWORK_NAME_BYTES_MAX,
+    TURN_MS_MAX,
+    TURN_MS_MIN,
+    WINDOW_MS_USUAL,
     WITNESSES_MAX,
 )
 from protocol.units import MicrocreditsField
 
 _HEADER = "ayni-network 1"
+
+TurnMsField = Annotated[int, Meta(ge=TURN_MS_MIN, le=TURN_MS_MAX)]
 
 
 class Allocation(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -45,6 +51,10 @@ class Genesis(Struct, frozen=True, array_like=True, tag="genesis", forbid_unknow
     witnesses: Annotated[tuple[NodeIdField, ...], Meta(max_length=WITNESSES_MAX)]
     entry_fee: MicrocreditsField
     pay_min: Annotated[int, Meta(ge=1, le=MICROCREDITS_MAX)]
+    grace_ms: TurnMsField
+    """How long after a channel's expiry its payee alone may still settle it."""
+    window_ms: TurnMsField
+    """The length of each turn of settling after that."""
 
 
 class NetworkFile(Struct, frozen=True, array_like=True, tag="network", forbid_unknown_fields=True):
@@ -58,7 +68,14 @@ class NetworkFile(Struct, frozen=True, array_like=True, tag="network", forbid_un
 
 
 def genesis_made(
-    name: str, nonce: bytes, allocations: dict[NodeId, int], witnesses: set[NodeId]
+    name: str,
+    nonce: bytes,
+    allocations: dict[NodeId, int],
+    witnesses: set[NodeId],
+    *,
+    grace_ms: int = GRACE_MS_USUAL,
+    window_ms: int = WINDOW_MS_USUAL,
+    entry_fee: int = 0,
 ) -> Genesis:
     """A genesis whose supply is what it allocates. Raises LocalError BAD_REQUEST."""
     supply = sum(allocations.values())
@@ -75,8 +92,10 @@ def genesis_made(
         supply=supply,
         allocations=tuple(Allocation(node, amount) for node, amount in sorted(allocations.items())),
         witnesses=tuple(sorted(witnesses)),
-        entry_fee=0,
+        entry_fee=entry_fee,
         pay_min=1,
+        grace_ms=grace_ms,
+        window_ms=window_ms,
     )
     try:
         genesis_checked(genesis)  # First: a name that cannot be printed cannot be encoded either.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from protocol.envelope import Opened, Signed
 from protocol.errors import Code, RemoteError
 from protocol.ids import NodeId
-from protocol.ledger.account import Account, ClaimedAt, follow
+from protocol.ledger.account import Account, Past, follow
 from protocol.ledger.certificate import Certified, certified_checked
 from protocol.ledger.charter import Charter
 from protocol.ledger.entry import Entry, entry_opened
@@ -25,7 +25,7 @@ class Journal:
     """What this node's own store says of its chain."""
 
     account: Account
-    claimed_at: ClaimedAt
+    past: Past
     pending: Signed | None
     """The entry signed last, while it is not certified."""
     restored: bool
@@ -175,7 +175,7 @@ def _again(journal: Journal, views: Iterable[View], charter: Charter) -> Signed 
 def _follows(journal: Journal, opened: Opened[Entry], charter: Charter) -> bool:
     """Whether honest witnesses may vote for it: one with a mistake is dead and may be replaced."""
     try:
-        follow(journal.account, journal.claimed_at, opened, charter)
+        follow(journal.account, journal.past, opened, charter)
     except RemoteError:
         return False
     return True

@@ -13,10 +13,13 @@ from protocol.envelope import Opened, Signed
 from protocol.errors import Code, RemoteError
 from protocol.ids import NodeId
 from protocol.ledger.account import form_checked
+from protocol.ledger.agreement import settlement_checked
 from protocol.ledger.certificate import Certified, certified_checked
+from protocol.ledger.channel import Channel, channel_checked
 from protocol.ledger.charter import Charter
 from protocol.ledger.decoder import Decoder
-from protocol.ledger.entry import Entry, change, entry_opened, sources_of
+from protocol.ledger.entry import REST, Entry, TopUp, change, entry_opened, sources_of
+from protocol.ledger.statement import Settlement
 from protocol.limits import CERTIFIED_BYTES_MAX
 
 
@@ -30,13 +33,16 @@ class Contradiction(
 
 
 class Breach(Struct, frozen=True, array_like=True, tag="breach", forbid_unknown_fields=True):
-    """One or two certified entries that no honest quorum can have made.
+    """What no honest quorum can have certified.
 
-    Alone: one that breaks the rules by itself. Two of one account, in the order of seq and id:
-    rivals for one seq, a successor that does not follow, or two claims of one source.
+    One entry alone that breaks the rules by itself. Two of one account, in the order of seq and
+    id: rivals for one seq, a successor that does not follow, two claims of one source, or a top-up
+    of a channel whose rest was claimed. Or the open of a channel with two settlements of it, in
+    the order of their values, which differ.
     """
 
     certified: Annotated[tuple[Certified, ...], Meta(min_length=1, max_length=2)]
+    settlements: Annotated[tuple[Settlement, ...], Meta(max_length=2)] = ()
 
 
 Proof = Contradiction | Breach
@@ -113,6 +119,8 @@ def breach_checked(breach: Breach, charter: Charter) -> NodeId:
 
     Raises RemoteError BAD_PROOF, and what `certified_checked` raises.
     """
+    if breach.settlements:
+        return _split_checked(breach, charter).payer
     opened = [certified_checked(certified, charter) for certified in breach.certified]
     if len(opened) == 1:
         broken = _broken(opened[0].value, charter)
@@ -121,6 +129,34 @@ def breach_checked(breach: Breach, charter: Charter) -> NodeId:
     if not broken:
         raise RemoteError(Code.BAD_PROOF, "Honest witnesses can have certified what is shown here.")
     return opened[0].value.account
+
+
+def split_made(
+    shown: Certified, one: Settlement, other: Settlement, charter: Charter
+) -> Breach | None:
+    """The proof that two settlements of one channel make; None where they prove nothing."""
+    settlements = sorted((one, other), key=lambda settlement: settlement.value)
+    breach = Breach((shown,), tuple(settlements))
+    try:
+        _split_checked(breach, charter)
+    except RemoteError:
+        return None
+    return breach
+
+
+def _split_checked(breach: Breach, charter: Charter) -> Channel:
+    """The channel that was settled twice."""
+    values = [settlement.value for settlement in breach.settlements]
+    if len(breach.certified) != 1 or len(values) != 2 or values[0] >= values[1]:
+        raise RemoteError(
+            Code.BAD_PROOF, "A split is one open and two settlements, the smaller value first."
+        )
+    channel = channel_checked(breach.certified[0], charter)
+    for settlement in breach.settlements:
+        if settlement.channel != channel.id:
+            raise RemoteError(Code.BAD_PROOF, "The settlements are of another channel.")
+        settlement_checked(settlement, charter)
+    return channel
 
 
 def _broken(entry: Entry, charter: Charter) -> bool:
@@ -148,4 +184,6 @@ def _at_odds(first: Opened[Entry], second: Opened[Entry]) -> bool:
         if not follows:
             return True
     claimed = {source.key for source in sources_of(one)}
+    if isinstance(other.body, TopUp) and (REST, other.body.channel) in claimed:
+        return True
     return any(source.key in claimed for source in sources_of(other))

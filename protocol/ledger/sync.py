@@ -12,9 +12,17 @@ from protocol.envelope import Signed
 from protocol.errors import Code, RemoteError
 from protocol.ids import MessageIdField, NodeIdField, OptionalDigestField
 from protocol.ledger.certificate import Certified
+from protocol.ledger.checkpoint import (
+    CHECKPOINT_MESSAGE_BYTES_MAX,
+    AskCheckpoint,
+    AskHoldings,
+    CheckpointVote,
+    HoldingsPage,
+)
 from protocol.ledger.decoder import Decoder, packed
 from protocol.ledger.entry import SeqField
 from protocol.ledger.proof import Breach, Contradiction, Proof
+from protocol.ledger.statement import PrepareCertificate, ReportShown, Settlement
 from protocol.limits import (
     ACCOUNTS_PAGE_MAX,
     CERTIFIED_BYTES_MAX,
@@ -23,11 +31,14 @@ from protocol.limits import (
     HEADS_MAX,
     INSTANCE_BYTES,
     KEY_BYTES,
+    PREPARED_BYTES_MAX,
     PROOFS_PAGE_MAX,
     RANGE_ENTRIES_MAX,
     RETRY_MS_MAX,
     SENTENCE_BYTES_MAX,
     SEQ_MAX,
+    TOPUPS_SHOWN_MAX,
+    WITNESSES_MAX,
 )
 from protocol.units import CountField
 
@@ -43,7 +54,10 @@ class Submit(Struct, frozen=True, array_like=True, tag="submit", forbid_unknown_
 
     entry: Signed
     proofs: Annotated[tuple[Certified, ...], Meta(max_length=CLAIM_SOURCES_MAX)]
-    """The certified sources of a claim: beside the entry, not in it."""
+    """The certified sources of a claim, pays, opens and entries that bear a fee: beside the
+    entry, not in it."""
+    settlements: Annotated[tuple[Settlement, ...], Meta(max_length=CLAIM_SOURCES_MAX)]
+    """Of the settled channels that it claims from."""
     instance: InstanceField
 
 
@@ -96,6 +110,104 @@ class AskProofs(Struct, frozen=True, array_like=True, tag="ask-proofs", forbid_u
     skip: CountField
 
 
+class AskReport(Struct, frozen=True, array_like=True, tag="ask-report", forbid_unknown_fields=True):
+    """Asks a witness for its report of a turn. Answered by Reported, Settled or Refusal."""
+
+    ask: Signed
+    """A TurnAsk of the turn's owner."""
+    open: Certified
+
+
+class Propose(Struct, frozen=True, array_like=True, tag="propose", forbid_unknown_fields=True):
+    """Asks a witness to prepare a value. Answered by Prepared, Settled or Refusal."""
+
+    proposal: Signed
+    open: Certified
+    topups: Annotated[tuple[Certified, ...], Meta(max_length=TOPUPS_SHOWN_MAX)]
+    """As many as it takes to cover the voucher."""
+    voucher: Signed | None
+    """For the value; none where that is 0, or where the reports force it."""
+    reports: Annotated[tuple[ReportShown, ...], Meta(max_length=WITNESSES_MAX)]
+    """Of this turn, from q witnesses; none for the first turn."""
+
+
+class Lock(Struct, frozen=True, array_like=True, tag="lock", forbid_unknown_fields=True):
+    """Asks a witness to hold a prepared value. Answered by Committed, Settled or Refusal."""
+
+    certificate: PrepareCertificate
+    open: Certified
+
+
+class AskSettlement(
+    Struct, frozen=True, array_like=True, tag="ask-settlement", forbid_unknown_fields=True
+):
+    """How a channel was settled. Answered by Settled, or by Refusal NOT_FOUND."""
+
+    channel: MessageIdField
+
+
+class TellSettlement(
+    Struct, frozen=True, array_like=True, tag="tell-settlement", forbid_unknown_fields=True
+):
+    """Hands a settlement on. Answered by Accepted or Refusal."""
+
+    settlement: Settlement
+    open: Certified
+
+
+class AskVoucher(
+    Struct, frozen=True, array_like=True, tag="ask-voucher", forbid_unknown_fields=True
+):
+    """A payer asks the payee for the highest voucher that it holds. Answered by VoucherHeld, or by
+    Refusal NO_CHANNEL."""
+
+    channel: MessageIdField
+
+
+class WantSettlement(
+    Struct, frozen=True, array_like=True, tag="want-settlement", forbid_unknown_fields=True
+):
+    """A payer asks the payee to settle now. Answered by Accepted or Refusal NO_CHANNEL."""
+
+    channel: MessageIdField
+
+
+class Reported(Struct, frozen=True, array_like=True, tag="reported", forbid_unknown_fields=True):
+    """A witness's report of the turn asked for."""
+
+    shown: ReportShown
+
+
+class Prepared(
+    Struct, frozen=True, array_like=True, tag="prepare-vote", forbid_unknown_fields=True
+):
+    """A witness's signed Prepare."""
+
+    vote: Signed
+
+
+class Committed(
+    Struct, frozen=True, array_like=True, tag="commit-vote", forbid_unknown_fields=True
+):
+    """A witness's signed Commit."""
+
+    vote: Signed
+
+
+class Settled(Struct, frozen=True, array_like=True, tag="settled", forbid_unknown_fields=True):
+    """The channel has its settlement: a witness that holds it answers everything with it."""
+
+    settlement: Settlement
+
+
+class VoucherHeld(
+    Struct, frozen=True, array_like=True, tag="voucher-held", forbid_unknown_fields=True
+):
+    """The highest voucher of a channel that its payee has on disk."""
+
+    voucher: Signed | None
+
+
 class Voted(Struct, frozen=True, array_like=True, tag="voted", forbid_unknown_fields=True):
     """A witness's signed vote."""
 
@@ -145,10 +257,39 @@ class Refusal(Struct, frozen=True, array_like=True, tag="refusal", forbid_unknow
     """PAST: the certified entry. VOTED_OTHER: the other entry. HALTED: the proof."""
 
 
-Ask = Submit | Announce | AskAccounts | AskHeads | AskRange | AskEntries | AskOwn | AskProofs
-Answer = Voted | Accepted | Accounts | Entries | OwnState | Proofs | Refusal
+SettlementAsk = AskReport | Propose | Lock | AskSettlement | TellSettlement
+ChannelAsk = AskVoucher | WantSettlement
+CheckpointAsk = AskCheckpoint | AskHoldings
+Ask = (
+    Submit
+    | Announce
+    | AskAccounts
+    | AskHeads
+    | AskRange
+    | AskEntries
+    | AskOwn
+    | AskProofs
+    | SettlementAsk
+    | ChannelAsk
+    | CheckpointAsk
+)
+SettlementAnswer = Reported | Prepared | Committed | Settled
+Answer = (
+    Voted
+    | Accepted
+    | Accounts
+    | Entries
+    | OwnState
+    | Proofs
+    | SettlementAnswer
+    | VoucherHeld
+    | CheckpointVote
+    | HoldingsPage
+    | Refusal
+)
 
 MESSAGE_BYTES_MAX: Final[dict[type[Struct], int]] = {
+    **CHECKPOINT_MESSAGE_BYTES_MAX,
     Submit: FRAME_BYTES_MAX,
     Announce: CERTIFIED_BYTES_MAX + 16,
     AskAccounts: 64,
@@ -157,6 +298,18 @@ MESSAGE_BYTES_MAX: Final[dict[type[Struct], int]] = {
     AskEntries: 64 + CLAIM_SOURCES_MAX * (KEY_BYTES + 2),
     AskOwn: 96,
     AskProofs: 32,
+    AskReport: CERTIFIED_BYTES_MAX + 512,
+    Propose: FRAME_BYTES_MAX,
+    Lock: CERTIFIED_BYTES_MAX + PREPARED_BYTES_MAX,
+    AskSettlement: 64,
+    TellSettlement: CERTIFIED_BYTES_MAX + PREPARED_BYTES_MAX,
+    AskVoucher: 64,
+    WantSettlement: 64,
+    Reported: 512 + PREPARED_BYTES_MAX,
+    Prepared: 320,
+    Committed: 320,
+    Settled: PREPARED_BYTES_MAX,
+    VoucherHeld: 384,
     Voted: 256,
     Accepted: 16,
     Accounts: 64 + ACCOUNTS_PAGE_MAX * (KEY_BYTES + 2),

@@ -11,18 +11,47 @@ from typing import Protocol
 from protocol.envelope import Opened, Signed
 from protocol.errors import Code, RemoteError
 from protocol.ids import MessageId, NodeId
-from protocol.ledger.account import Account, Sources, SourcesNeeded, follow, sources_shown
+from protocol.ledger.account import Account, Shown, SourcesNeeded, follow, sources_shown
+from protocol.ledger.agreement import settlement_checked
 from protocol.ledger.certificate import (
     Certified,
     certificate_checked,
     certificate_names,
     certified_checked,
 )
+from protocol.ledger.channel import Channel, channel_checked
 from protocol.ledger.charter import Charter
-from protocol.ledger.entry import Entry, SourceKey, entry_opened, entry_read, sources_of
-from protocol.ledger.proof import Breach, Contradiction, breach_made, contradiction_made
+from protocol.ledger.entry import (
+    REST,
+    Entry,
+    SourceKey,
+    TopUp,
+    entry_opened,
+    entry_read,
+    sources_of,
+)
+from protocol.ledger.proof import (
+    Breach,
+    Contradiction,
+    breach_made,
+    contradiction_made,
+    split_made,
+)
 from protocol.ledger.quota import VoteQuota
+from protocol.ledger.seat import remembers_commit
+from protocol.ledger.settlement import Seat
+from protocol.ledger.sources import Proofs, sources_proven
+from protocol.ledger.statement import Settlement
 from protocol.ledger.sync import Refusal, refusal
+
+
+@dataclass(frozen=True, slots=True)
+class VotesLost:
+    """This witness's store was made anew, or is an old copy: it may have signed what it forgot."""
+
+
+Stopped = Breach | Certified | VotesLost
+"""Why a node goes no further: a breach; an entry with a forgotten seal of its own; VotesLost."""
 
 
 class Chains(Protocol):
@@ -34,15 +63,39 @@ class Chains(Protocol):
     def claimed_at(self, account: NodeId, source: SourceKey) -> int | None:
         """The seq at which the account's certified chain here claimed a source."""
 
+    def funding(self, account: NodeId, channel: MessageId) -> int | None:
+        """What the account's certified chain here moved into a channel that it opened."""
+
+    def seat(self, channel: MessageId) -> Seat:
+        """What this witness has promised and locked of a channel; `Seat()` at first."""
+
+    def settlement(self, channel: MessageId) -> Settlement | None:
+        """How a channel was settled."""
+
     def certified(self, account: NodeId, seq: int) -> Certified | None:
         """One certified entry."""
 
     def voted(self, account: NodeId, seq: int) -> Signed | None:
         """The entry that this witness voted for; kept at least until that seq is certified."""
 
-    def stopped(self) -> Breach | Certified | None:
-        """Why this node goes no further, until its owner resumes: a breach, or a certificate with
-        a seal of its own that it does not remember."""
+    def stopped(self) -> Stopped | None:
+        """Why this node goes no further, until its owner resumes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainPast:
+    """An account's past, as it is stored."""
+
+    chains: Chains
+    account: NodeId
+
+    def claimed_at(self, source: SourceKey) -> int | None:
+        """See `account.Past`."""
+        return self.chains.claimed_at(self.account, source)
+
+    def funding(self, channel: MessageId) -> int | None:
+        """See `account.Past`."""
+        return self.chains.funding(self.account, channel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +157,15 @@ class Forgot:
     certified: Certified
 
 
+@dataclass(frozen=True, slots=True)
+class Final:
+    """Store how this channel was settled."""
+
+    settlement: Settlement
+    channel: Channel
+    is_forgotten: bool = False  # With a seal of ours that our seat lacks: store VotesLost, too.
+
+
 Outcome = Applied | Known | Missing | Halted | Forgot
 
 
@@ -114,8 +176,11 @@ class Follower:
         self.charter = charter
         self.number = charter.number(node)
 
-    def on_certificate(self, certified: Certified, chains: Chains) -> Outcome:
-        """What a certified entry, from whomever, changes.
+    def on_certificate(
+        self, certified: Certified, chains: Chains, *, is_checked: bool = False
+    ) -> Outcome:
+        """What a certified entry, from whomever, changes; `is_checked` where it has just been
+        through `certified_checked`, as when many are taken.
 
         Raises RemoteError HALTED where this node has stopped at a breach, and what
         `certified_checked` raises.
@@ -128,10 +193,15 @@ class Follower:
         if ours is not None and ours.entry.id == certified.entry.id:
             return Known()  # Most come more than once: nothing changes, so nothing is verified.
         voted = chains.voted(entry.account, entry.seq)
-        opened = self._opened(certified, voted)
+        if is_checked:
+            opened = entry_read(certified.entry, self.charter.network)
+        else:
+            opened = self._opened(certified, voted)
         account = chains.account(entry.account)
         if ours is not None:
-            return Halted(self._breach([(ours, certified)]))
+            breach = self._breach([(ours, certified)])
+            assert breach is not None, "two certified entries of one place are a breach"
+            return Halted(breach)
         if entry.seq <= account.seq:
             return Known()  # It was checked, and its place is no longer kept here.
         if stopped is None and self._forgotten(certified, opened, voted):
@@ -143,7 +213,12 @@ class Follower:
         except RemoteError as error:
             if error.code is Code.KIND_NOT_SERVED:
                 raise
-            return Halted(self._breach(self._suspects(certified, opened.value, chains)))
+            breach = self._breach(self._suspects(certified, opened.value, chains))
+            if breach is None:
+                # Only its whole chain shows what is wrong with it, so there is no proof to hand
+                # on: whoever has the chain refuses the entry, and the chain ends here.
+                raise
+            return Halted(breach)
         rival = voted if voted is not None and voted.id != opened.id else None
         contradiction = (
             contradiction_made(rival, certified.entry, self.charter) if rival is not None else None
@@ -152,16 +227,11 @@ class Follower:
 
     def _followed(self, account: Account, opened: Opened[Entry], chains: Chains) -> Account:
         """The account after a certified entry: its sources were checked by those who sealed it."""
-        return follow(
-            account,
-            lambda source: chains.claimed_at(account.account, source),
-            opened,
-            self.charter,
-        )
+        return follow(account, ChainPast(chains, account.account), opened, self.charter)
 
     def _opened(self, certified: Certified, voted: Signed | None) -> Opened[Entry]:
-        """The entry with all its signatures checked; that of its author once only, if this witness
-        voted for these very bytes: it checked them before it stored its vote."""
+        """The entry, its signatures checked; that of its author once only, if this witness voted
+        for these very bytes."""
         if voted != certified.entry:
             return certified_checked(certified, self.charter)
         opened = entry_read(certified.entry, self.charter.network)
@@ -175,19 +245,44 @@ class Follower:
             return False
         return voted is None or voted.id != opened.id
 
-    def _breach(self, suspects: Iterable[tuple[Certified, ...]]) -> Breach:
+    def on_settlement(
+        self, settlement: Settlement, shown: Certified, chains: Chains
+    ) -> Final | Known | Halted:
+        """What a settlement, from whomever, changes; `shown` is the open of its channel.
+
+        Raises RemoteError: HALTED, UNEXPECTED for another channel's open, and what
+        `settlement_checked` and `channel_checked` raise.
+        """
+        if isinstance(chains.stopped(), Breach):
+            raise halted_error()
+        if settlement.channel != shown.entry.id:
+            raise RemoteError(Code.UNEXPECTED, "The open that is shown is of another channel.")
+        ours = chains.settlement(settlement.channel)
+        if ours is not None and ours.value == settlement.value:
+            return Known()  # Of whichever turn: it is the same outcome.
+        settlement_checked(settlement, self.charter)
+        channel = channel_checked(shown, self.charter)
+        if ours is None:
+            is_known = remembers_commit(chains.seat(channel.id), settlement, self.number)
+            return Final(settlement, channel, not is_known and chains.stopped() is None)
+        breach = split_made(shown, ours, settlement, self.charter)
+        assert breach is not None, "two settlements of one channel are a breach"
+        return Halted(breach)
+
+    def _breach(self, suspects: Iterable[tuple[Certified, ...]]) -> Breach | None:
         """The proof that a certified entry follows from nothing that honest witnesses certified."""
-        breaches = [breach_made(certified, self.charter) for certified in suspects]
-        found = next((breach for breach in breaches if breach is not None), None)
-        assert found is not None, "a certified entry breaks a rule: a proof must show it"
-        return found
+        breaches = (breach_made(certified, self.charter) for certified in suspects)
+        return next((breach for breach in breaches if breach is not None), None)
 
     def _suspects(
         self, certified: Certified, entry: Entry, chains: Chains
     ) -> Iterable[tuple[Certified, ...]]:
         """The entry alone, and with each that it may be at odds with."""
         yield (certified,)
-        claims = [chains.claimed_at(entry.account, source.key) for source in sources_of(entry)]
+        keys = [source.key for source in sources_of(entry)]
+        if isinstance(entry.body, TopUp):
+            keys.append((REST, entry.body.channel))
+        claims = [chains.claimed_at(entry.account, key) for key in keys]
         for seq in [entry.seq - 1, *claims]:
             other = chains.certified(entry.account, seq) if seq else None
             if other is not None:
@@ -202,21 +297,26 @@ class Witness(Follower):
         self.quota = VoteQuota()
 
     def on_request(
-        self, entry: Signed, proofs: Iterable[Certified], chains: Chains, now_ms: int
+        self,
+        entry: Signed,
+        proofs: Iterable[Certified],
+        chains: Chains,
+        now_ms: int,
+        *,
+        settlements: Iterable[Settlement] = (),
     ) -> Decision:
-        """Whether to vote for an entry; `proofs` are the certified sources that came with it.
+        """Whether to vote for an entry; `proofs` are the certified sources that came with it, and
+        `settlements` those of the channels that it claims from.
 
-        `now_ms` is of any clock that does not go back; it is for the quota alone.
+        `now_ms`: of any clock that does not go back, for the quota alone.
         """
         stopped = chains.stopped()
         if stopped is not None:
-            return Decision(_stopped_refusal(stopped))
+            return Decision(stopped_refusal(stopped))
         try:
             if self.number is None:
-                raise RemoteError(
-                    Code.NOT_WITNESS, "This node is no witness; ask those that the genesis names."
-                )
-            return self._decided(entry, proofs, chains, now_ms)
+                raise not_witness_error()
+            return self._decided(entry, Proofs(proofs, settlements), chains, now_ms)
         except SourcesNeeded as error:
             return Decision(
                 Refusal(error.code, error.sentence, needs=tuple(sorted(set(error.needs))))
@@ -224,9 +324,7 @@ class Witness(Follower):
         except RemoteError as error:
             return Decision(refusal(error))
 
-    def _decided(
-        self, signed: Signed, proofs: Iterable[Certified], chains: Chains, now_ms: int
-    ) -> Decision:
+    def _decided(self, signed: Signed, proofs: Proofs, chains: Chains, now_ms: int) -> Decision:
         opened = entry_opened(signed, self.charter.network)
         entry = opened.value
         voted = chains.voted(entry.account, entry.seq)
@@ -261,27 +359,15 @@ class Witness(Follower):
         )
 
     def _checked(
-        self, account: Account, opened: Opened[Entry], proofs: Iterable[Certified], chains: Chains
+        self, account: Account, opened: Opened[Entry], proofs: Proofs, chains: Chains
     ) -> None:
         # What costs no signatures is checked first: a bad entry wastes none of ours.
         self._followed(account, opened, chains)
-        sources_shown(opened.value, self._proven(opened.value, proofs))
+        shown = self._proven(opened.value, proofs)
+        sources_shown(opened.value, ChainPast(chains, account.account), shown)
 
-    def _proven(self, entry: Entry, proofs: Iterable[Certified]) -> Sources:
+    def _proven(self, entry: Entry, proofs: Proofs) -> Shown:
         return sources_proven(entry, proofs, self.charter)
-
-
-def sources_proven(entry: Entry, proofs: Iterable[Certified], charter: Charter) -> Sources:
-    """The sources of a claim whose certificates hold, from those shown; others are passed over.
-
-    Raises what `certified_checked` raises for a source that does not hold.
-    """
-    wanted = {source.id for source in sources_of(entry)}
-    proven: dict[MessageId, Entry] = {}
-    for proof in proofs:
-        if (source := proof.entry.id) in wanted and source not in proven:
-            proven[source] = certified_checked(proof, charter).value
-    return proven
 
 
 def halted_error() -> RemoteError:
@@ -293,7 +379,15 @@ def halted_error() -> RemoteError:
     )
 
 
-def _stopped_refusal(stopped: Breach | Certified) -> Refusal:
+def not_witness_error() -> RemoteError:
+    """What a node answers that the genesis does not name."""
+    return RemoteError(
+        Code.NOT_WITNESS, "This node is no witness; ask those that the genesis names."
+    )
+
+
+def stopped_refusal(stopped: Stopped) -> Refusal:
+    """What a witness answers to whatever it would have to sign after it has stopped."""
     if isinstance(stopped, Breach):
         error = halted_error()
     else:
@@ -303,4 +397,5 @@ def _stopped_refusal(stopped: Breach | Certified) -> Refusal:
             "until its owner has read why.",
         )
     answered = refusal(error)
-    return Refusal(answered.code, answered.sentence, shown=stopped)
+    shown = None if isinstance(stopped, VotesLost) else stopped
+    return Refusal(answered.code, answered.sentence, shown=shown)

@@ -4,27 +4,28 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 from msgspec.structs import replace
 
-from node.config import Config, LedgerSettings, RiskSettings, read_file, write
+from node.config import ChannelSettings, Config, LedgerSettings, read_file, write
 from node.testnet.plan import genesis_of, join, prepare
 from tests.network.mortal_node import DIE_AT
 from tests.network.testnet import PROVIDERS, ROOT, SAID_SECONDS_MAX, Node, Testnet, until
 
 NAMES = ("quinoa", "maize", "potato", "oca")  # All are witnesses; three of them certify.
 PACE = LedgerSettings(claim_seconds=1, audit_seconds=1)
-CAP_MICROCREDITS = 450
-"""What any one requester may owe maize."""
+CHANNELS = ChannelSettings(life_seconds=3600, idle_seconds=3600)
+"""So long that a channel is settled only when a test says so."""
 
 
 class Money(NamedTuple):
     """Of one node's account, as it shows itself."""
 
-    worth: int  # The balance and what is earned and not yet claimed.
+    worth: int  # The balance, what is earned and not yet part of it, and the rest in own channels.
     entries: int
 
 
@@ -37,29 +38,31 @@ class Mortals(Testnet):
 
     def prepare(self, count: int | None = None) -> None:
         super().prepare(count)
-        for name, node in self.nodes.items():
+        for node in self.nodes.values():
             file = node.paths.config_file
-            config = replace(read_file(file, Config), ledger=PACE)
-            if name == "maize":
-                config = replace(config, risk=RiskSettings(stranger_microcredits=CAP_MICROCREDITS))
-            write(file, config)
+            write(file, replace(read_file(file, Config), ledger=PACE, channels=CHANNELS))
 
     def start(self, *names: str) -> None:
         """Start these nodes, each with one that runs as its bootstrap; return when they answer."""
         homes = {home.name: home for home in prepare(self.folder, None)}
         genesis = genesis_of(self.folder)
-        met = next((name for name in self.alive), None)
         for name in names:
-            addresses = self.nodes[met].get("status")["addresses"] if met else ()
+            addresses = self._addresses()
             join(homes[name], genesis, addresses)
             self._lives[name] = self._born(self.nodes[name])
             self._started.append(self._lives[name])
-            if met is None:
+            if not addresses:
                 self._await(name)
-                met = name
         for name in names:
             self._await(name)
         self.remember()
+
+    def _addresses(self) -> Sequence[str]:
+        """Of a node that runs; none, where none does. One that is doomed may die as it is asked."""
+        for name in self.alive:
+            with suppress(httpx.TransportError, KeyError):
+                return list(self.nodes[name].get("status")["addresses"])
+        return ()
 
     def _born(self, node: Node) -> subprocess.Popen[bytes]:
         node.paths.api_file.unlink(missing_ok=True)
@@ -145,15 +148,60 @@ def connected(node: Node) -> bool:
 
 
 def is_quiet(node: Node) -> bool:
+    """Whether its money stays as it is: nothing waits, runs, settles or has to be found out."""
     wallet = node.get("wallet")
-    busy = (wallet["waiting"], wallet["owed_by_us"], wallet["owed_to_us"])
-    return not wallet["claimable_microcredits"] and not any(busy)
+    busy = (wallet["waiting"], wallet["owed_to_us"], wallet["claimable_microcredits"])
+    lines = channels(node)
+    moving = [
+        one for one in lines if one["moved_microcredits"] is None or one["state"] == "settled"
+    ]
+    return not any(busy) and not moving
 
 
 def money(node: Node) -> Money:
     wallet = node.get("wallet")
-    worth = wallet["balance_microcredits"] + wallet["claimable_microcredits"]
-    return Money(worth, wallet["seq"])
+    parts = ("balance_microcredits", "claimable_microcredits", "earned_microcredits")
+    locked = sum(one["amount_microcredits"] for one in wallet["locked"])
+    return Money(sum(wallet[part] for part in parts) + locked, wallet["seq"])
+
+
+def channels(node: Node, role: str = "", other: str = "") -> list[dict[str, Any]]:
+    """The channels of a node that are not over, all or those in a role or with another node."""
+    return [
+        one
+        for one in node.get("wallet/channels")
+        if role in ("", one["role"]) and other in ("", one["party"]["name"])
+    ]
+
+
+def open_channel(payer: Node, payee: Node) -> dict[str, Any]:
+    """The one out of which the next job there is paid. It must be there, or on its way."""
+
+    def found() -> dict[str, Any] | None:
+        lines = channels(payer, "payer", payee.name)
+        return next((one for one in lines if one["state"] == "open"), None)
+
+    return until(f"a channel of {payer.name} to {payee.name}", found) or {}
+
+
+def settle(node: Node, channel: str) -> None:
+    """Say that a channel is to be settled now, once the node may sign; it may be settled already,
+    and gone."""
+    until(f"{node.name} may sign", lambda: node.get("wallet")["ready"])
+    with node.http() as client:
+        answer = client.post("/ayni/v1/wallet/settle", json={"channel": channel})
+    assert answer.status_code in (200, 404), answer.text
+
+
+def settled(payer: Node, payee: Node, channel: str) -> None:
+    """Settle a channel; both have taken their shares when this returns."""
+    settle(payee, channel)
+    for node in (payer, payee):
+        until(f"{node.name} has its share", lambda node=node: not _holds(node, channel))
+
+
+def _holds(node: Node, channel: str) -> bool:
+    return any(one["channel"] == channel for one in channels(node))
 
 
 def entries_of(teller: Node, account: Node | str, limit: int = 200) -> list[dict[str, Any]]:
@@ -175,11 +223,13 @@ def check_verified(teller: Node) -> dict[str, Any]:
         nonlocal report
         with teller.http() as client:
             report = client.post("/ayni/v1/ledger/verify").raise_for_status().json()
-        return bool(report["complete"])
+        # A claim may be here a moment before the settlement that it takes from.
+        return report["complete"] and all(one["code"] != "NEED" for one in report["faults"])
 
     until(f"{teller.name} has all chains", whole)
     assert report["ok"], report["faults"]
-    terms = ("balances_microcredits", "pays_unclaimed_microcredits", "fees_microcredits")
+    parts = ("balances", "pays_unclaimed", "channels", "fees")
+    terms = [f"{part}_microcredits" for part in parts]
     assert sum(report[term] for term in terms) == report["supply_microcredits"]
     assert report["total_microcredits"] == report["supply_microcredits"]
     return report

@@ -13,7 +13,7 @@ from protocol.ids import NodeId, node_parsed, node_text
 from protocol.ledger.account import Account, opening
 from protocol.ledger.certificate import Certified, certificate_made, seal_of
 from protocol.ledger.charter import charter
-from protocol.ledger.entry import Claim, Pay, Source, entry_opened
+from protocol.ledger.entry import Body, Claim, Pay, Source, entry_opened
 from protocol.ledger.genesis import network_file_parsed
 from protocol.ledger.sync import (
     LEDGER_PROTOCOL,
@@ -35,7 +35,7 @@ from tests.protocol.ledger.chains import entry_after, signed_entry
 
 
 def submission(entry: Signed, *proofs: Certified) -> Submit:
-    return Submit(entry, proofs, secrets.token_bytes(INSTANCE_BYTES))
+    return Submit(entry, proofs, (), secrets.token_bytes(INSTANCE_BYTES))
 
 
 class Paper:
@@ -43,7 +43,8 @@ class Paper:
 
     def __init__(self, mortals: Mortals) -> None:
         self._mortals = mortals
-        self.identity = Identity(Seed(os.urandom(32)))
+        self.seed = Seed(os.urandom(32))
+        self.identity = Identity(self.seed)
         file = mortals.folder / "network.ayni"
         self.charter = charter(network_file_parsed(file.read_text()).genesis)
         self.account = opening(self.charter, self.identity.node)
@@ -96,7 +97,7 @@ class Paper:
         ]
         return self.next(Claim(tuple(sources)), **wrong)
 
-    def next(self, body: Pay | Claim, **wrong: object) -> Signed:
+    def next(self, body: Body, **wrong: object) -> Signed:
         """The next entry, right but for what is said to be wrong."""
         return signed_entry(
             self.identity, entry_after(self.account, body, self.charter, **wrong), self.charter

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.network.mortals import check_verified, entries_of, open_mortals
+from tests.network.mortals import (
+    check_verified,
+    entries_of,
+    open_channel,
+    open_mortals,
+    settled,
+)
 from tests.network.testnet import until
 
 pytestmark = pytest.mark.slow
@@ -19,6 +25,9 @@ def test_a_latecomer_verifies_all_that_was_paid_before_it(tmp_path: Path) -> Non
         for name in ("maize", "potato", "maize"):
             until(f"{name} is free", lambda name=name: mortals.nodes[name].free)
             quinoa.asked(PROMPT, "--provider", name, "--max-tokens", "8")
+        for name in ("maize", "potato"):
+            node = mortals.nodes[name]
+            settled(quinoa, node, open_channel(quinoa, node)["channel"])
         mortals.quiet()
         chains = [entries_of(quinoa, mortals.nodes[name]) for name in mortals.alive]
         assert [len(chain) > 0 for chain in chains] == [True, True, True]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from node.config import Config, LedgerSettings, NetworkSettings, ShareSettings, write
-from tests.network.mortals import Mortals, check_verified, node_id
+from tests.network.mortals import CHANNELS, Mortals, channels, check_verified, money, node_id
 from tests.network.testnet import Node, until
 
 PROMPT = "Tell me of the sky."
@@ -24,6 +24,7 @@ def newcomer(mortals: Mortals, tmp_path: Path) -> Iterator[Node]:
             network=NetworkSettings(listen=("/ip4/127.0.0.1/tcp/0",)),
             share=ShareSettings(enabled=False),
             ledger=LedgerSettings(claim_seconds=1, audit_seconds=1),
+            channels=CHANNELS,
         ),
     )
     text = mortals.maize.paths.models_file.read_text()
@@ -78,7 +79,7 @@ def test_a_newcomer_without_credits_is_told_how_they_are_got_and_asks_with_some(
     refused = newcomer.ayni("ask", *WORDS, PROMPT)
     assert refused.status == 1
     assert refused.err.startswith("OVERDRAWN: ")
-    for way in ("sharing", "send"):
+    for way in ("share a model", "sent to you"):
         assert way in refused.err.lower()
 
     # All that was paid before it came is verified by it now, from the genesis on.
@@ -90,10 +91,20 @@ def test_a_newcomer_without_credits_is_told_how_they_are_got_and_asks_with_some(
     assert sent.status == 0, sent
     until("its credits", lambda: newcomer.get("wallet")["balance_microcredits"] == 10_000)
     answer = newcomer.asked(PROMPT, *WORDS)
-    assert answer["cost_microcredits"] > 0
-    until("it is paid", lambda: not newcomer.get("wallet")["waiting"])
-    wallet = newcomer.read("wallet")
-    assert wallet["balance_microcredits"] == 10_000 - answer["cost_microcredits"]
+    cost = answer["cost_microcredits"]
+    assert cost > 0
+    # Most of what it has is free still, and the rest of its channels comes back when it asks.
+    [line] = channels(newcomer, "payer", answer["provider_name"])
+    assert line["moved_microcredits"] == cost
+    shown = newcomer.ayni("wallet", "channels")
+    assert ("we pay" in shown.out, "back by" in shown.out) == (True, True)
+    said = newcomer.ayni("wallet", "settle", line["channel"][:8])
+    assert (said.status, line["channel"][:8] in said.out) == (0, True), said
+    until(
+        "its share", lambda: line["channel"] not in [one["channel"] for one in channels(newcomer)]
+    )
+    until("the rest is back", lambda: money(newcomer).worth == 10_000 - cost)
+    assert newcomer.read("wallet")["seq"] >= 3  # A claim, an open, and a claim of the rest.
     mortals.quiet()
     check_verified(newcomer)
     check_verified(mortals.oca)

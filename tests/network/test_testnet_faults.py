@@ -14,6 +14,8 @@ LONG = ("--max-tokens", "8000")
 def test_a_provider_killed_in_mid_answer_is_told_dropped_and_comes_back(fragile: Testnet) -> None:
     quinoa, maize = fragile.quinoa, fragile.maize
     worker = psutil.Process(maize.worker["pid"])
+    # All three are witnesses and none of them may be away, so this needs a channel from before.
+    quinoa.asked(PROMPT, "--provider", "potato", "--max-tokens", "8")
     with quinoa.asking(PROMPT, "--provider", "maize", *LONG) as asking:
         asking.wait_for_words()
         os.kill(maize.pid, signal.SIGKILL)

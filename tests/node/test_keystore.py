@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from node import keystore
 from protocol.errors import Code, LocalError
-from protocol.identity import Identity
+from protocol.identity import Identity, Seed
 
 SECRET = "¡correct horse!".encode()
 
@@ -43,6 +43,13 @@ def test_a_plain_key_asks_nobody(tmp_path: Path) -> None:
     seed = keystore.create_key(file, None)
     assert not keystore.is_encrypted(file)
     assert keystore.load_key(file, never) == seed
+
+
+@pytest.mark.parametrize("passphrase", [None, SECRET])
+def test_the_key_of_a_given_seed_is_that_key(tmp_path: Path, passphrase: bytes | None) -> None:
+    file, seed = tmp_path / "node.key", Seed(bytes(range(32)))
+    assert keystore.create_key(file, passphrase, seed) == seed
+    assert keystore.load_key(file, lambda: SECRET) == seed
 
 
 def test_two_keys_differ_in_seed_and_salt(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from protocol.capacity import Advert, AdvertsPage, Device, ModelOffer
 from protocol.envelope import Signed, seal
 from protocol.identity import Identity, Seed, digest
 from protocol.ids import JobId, MessageId, ModelId
-from protocol.job.checks import payment_for
+from protocol.job.checks import NO_PAYMENT, payment_for, prompt_first
 from protocol.job.commitment import (
     RUNNING_START,
     prompt_commitment,
@@ -38,6 +38,7 @@ from protocol.job.terms import (
     Started,
 )
 from protocol.ledger.genesis import NetworkFile, genesis_made, network_id
+from protocol.ledger.voucher import Voucher, voucher_note, voucher_signed
 from protocol.pricing import cost
 
 REQUESTER_SEED = Seed(bytes(range(32)))
@@ -56,6 +57,7 @@ NETWORK = network_id(GENESIS)
 NETWORK_FILE = NetworkFile(GENESIS, ("/ip4/192.0.2.7/tcp/4001",))
 MODEL = ModelId(digest(b"a model"))
 JOB = JobId(bytes.fromhex("00112233445566778899aabbccddeeff"))
+CHANNEL = MessageId(digest(b"a channel"))
 SALT = bytes([0x5A]) * 32
 SHARE = bytes([0xA5]) * 32
 SHARE_PROVIDER = bytes([0x3C]) * 32
@@ -97,13 +99,16 @@ def agreement(
     chunk_tokens: int = 16,
     prompt: Prompt = PROMPT,
     stop: tuple[str, ...] = STOP,
+    is_prompt_first: bool = False,
+    job: JobId = JOB,
 ) -> Agreement:
-    """The sample job with other limits, prices or words."""
+    """The sample job with other limits, prices or words; what costs something is paid by CHANNEL,
+    of which nothing was spent before."""
     request = Request(
         version=1,
         network=NETWORK,
         provider=PROVIDER.node,
-        job=JOB,
+        job=job,
         kind=kind_of(prompt),
         model=MODEL,
         modes=("cpu-f32/gguf",),
@@ -131,15 +136,20 @@ def agreement(
         chunk_ms=250,
         valid_ms=10_000,
         queue_ms=0,
-        payment=payment_for(*prices),
+        payment=payment_for(*prices, is_prompt_first=is_prompt_first),
     )
     quote_id = message_id(quote)
-    order = Order(quote_id, SHARE, SALT, prompt, stop, (), b"")
+    channel = b"" if quote.payment == NO_PAYMENT else CHANNEL
+    ahead, voucher = prompt_first(request, quote), None
+    if ahead:
+        first = Voucher(CHANNEL, ahead, voucher_note(quote_id, 0), b"")
+        voucher = voucher_signed(REQUESTER, first, NETWORK)
+    order = Order(quote_id, SHARE, SALT, prompt, stop, (), channel, voucher)
     terms = terms_digest(request_id, quote_id)
     return Agreement(request, quote, order, request_id, quote_id, message_id(order), terms)
 
 
-DEAL = agreement()
+DEAL = agreement(is_prompt_first=True)
 RUNNING = running_hash(RUNNING_START, 0, ANSWER_IDS, ANSWER_TEXT)
 COST = cost(len(PROMPT_IDS), len(ANSWER_IDS), DEAL.quote.price_in, DEAL.quote.price_out)
 STARTED = Started(DEAL.order_id, len(PROMPT_IDS), prompt_ids_digest(PROMPT_IDS))
@@ -152,6 +162,7 @@ CHUNK = Chunk(DEAL.order_id, DEAL.terms, 0, ANSWER_IDS, (), b"", RUNNING, COST, 
 RECEIPT = Receipt(
     DEAL.order_id, len(PROMPT_IDS), len(ANSWER_IDS), COST, RUNNING, 0, "none", 180, 420
 )
+VOUCHER = Voucher(CHANNEL, COST, voucher_note(DEAL.order_id, len(ANSWER_IDS)), b"")
 REFUSE = Refuse(DEAL.request_id, "BUSY", "Both slots are taken; come again in a minute.", 60_000)
 CANCEL = Cancel(DEAL.order_id)
 OFFER = ModelOffer(
@@ -191,6 +202,7 @@ SIGNERS: dict[str, tuple[Identity, Struct]] = {
     "order": (REQUESTER, DEAL.order),
     "started": (PROVIDER, STARTED),
     "chunk": (PROVIDER, CHUNK),
+    "voucher": (REQUESTER, VOUCHER),
     "receipt": (PROVIDER, RECEIPT),
     "receipt, countersigned": (REQUESTER, RECEIPT),
     "refuse": (PROVIDER, REFUSE),
@@ -203,6 +215,7 @@ MESSAGES: dict[str, Struct] = {
     "started": STARTED,
     "delta": DELTA,
     "chunk": CHUNK,
+    "voucher": VOUCHER,
     "receipt": RECEIPT,
     "refuse": REFUSE,
     "cancel": CANCEL,

@@ -36,4 +36,8 @@ def _strategy(info: inspect.Type) -> st.SearchStrategy[Any]:
             return st.tuples(*(_strategy(item) for item in items))
         case inspect.LiteralType(values=words):
             return st.sampled_from(sorted(words))
+        case inspect.UnionType(types=kinds):
+            return st.one_of(*(_strategy(one) for one in kinds))
+        case inspect.NoneType():
+            return st.none()
     raise AssertionError(f"no strategy for {info}: the wire has no such type")

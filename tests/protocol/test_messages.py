@@ -28,6 +28,7 @@ from protocol.messages import (
     FromRequester,
     JobBody,
     adverts_page,
+    is_voucher,
     job_body,
     job_frame,
 )
@@ -138,6 +139,13 @@ def test_a_page_holds_a_bounded_number_of_adverts():
     assert caught.value.code is Code.BAD_MESSAGE
 
 
+def test_a_frame_says_whether_it_holds_a_voucher():
+    """By its first bytes alone: whoever counts it opens it."""
+    held = {name: is_voucher(seal(who, NETWORK, value)) for name, (who, value) in SIGNERS.items()}
+    assert [name for name, is_one in held.items() if is_one] == ["voucher"]
+    assert not is_voucher(Signed(PROVIDER.node, b"", bytes(64)))
+
+
 def test_a_frame_beyond_the_largest_is_refused():
     with pytest.raises(RemoteError) as caught:
         job_frame(bytes(FRAME_BYTES_MAX + 1))
@@ -181,6 +189,8 @@ def _edges(info: inspect.Type) -> list[tuple[object, bool]]:
             return [(word, True) for word in words] + [("other", False), ("", False)]
         case inspect.StructType():
             return [((), False), (None, False), ("x", False)]
+        case inspect.UnionType(types=(inspect.StructType(), inspect.NoneType())):
+            return [((), False), (None, True), ("x", False)]
     raise AssertionError(f"the wire has no such type: {info}")
 
 

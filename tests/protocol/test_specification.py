@@ -56,6 +56,10 @@ def form(info: inspect.Type) -> str:
             return f"[{', '.join(form(item) for item in items)}]"
         case inspect.StructType(cls=kind):
             return title(kind)
+        case inspect.UnionType(types=kinds):
+            return " or ".join(form(kind) for kind in kinds)
+        case inspect.NoneType():
+            return "none"
     raise AssertionError(f"the wire has no such type: {info}")
 
 

@@ -27,7 +27,7 @@ from protocol.job.seed import order_seed
 from protocol.ledger.genesis import network_file_parsed, network_id
 from protocol.limits import FRAME_BYTES_MAX
 from protocol.messages import job_frame
-from protocol.pricing import cost, output_tokens_affordable
+from protocol.pricing import cost, cost_of_part, output_tokens_affordable, prompt_prepaid
 from protocol.units import credits_parsed
 from scripts.record_vectors import RECORDED, VECTORS, text_of
 from tests.protocol.samples import MESSAGES, NETWORK, PROMPT, SIGNERS
@@ -221,5 +221,13 @@ def test_prices():
             each["cost_max"], each["input_tokens"], each["price_in"], each["price_out"]
         )
         assert found == each["output_tokens"]
+    for each in vectors["prompt_prepaid"]:
+        exact = Fraction(ceil(Fraction(each["prompt_bytes"], 6)) * each["price_in"], 1_000_000)
+        found = prompt_prepaid(each["prompt_bytes"], each["price_in"])
+        assert each["cost"] == ceil(exact) == found
+    for each in vectors["parts"]:
+        exact = Fraction(each["whole"] * each["part"], each["parts"])
+        found = cost_of_part(each["whole"], each["part"], each["parts"])
+        assert each["cost"] == ceil(exact) == found
     for each in vectors["credits"]:
         assert credits_parsed(each["text"]) == each["amount"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,11 @@ def test_a_tiny_run_has_every_figure(tmp_path: Path) -> None:
     """Real witnesses and payers; the script itself fails where a store and the payers differ."""
     command = [sys.executable, "scripts/bench_ledger.py", "--quick", "--json"]
     done = subprocess.run(
-        [*command, "--seconds", "1", "--entries", "500", "--folder", str(tmp_path)],
+        [
+            *command,
+            *("--seconds", "1", "--entries", "500", "--witnesses", "4"),
+            *("--folder", str(tmp_path)),
+        ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -63,16 +68,23 @@ def test_a_tiny_run_has_every_figure(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert {"processor", "cores", "flags", "load_average"} <= figures["machine"].keys()
-    run, bound = figures["certified"], figures["bound"]
     assert figures["raw_per_second"] > 0
     assert all(rate > 0 for rate in figures["disk"].values())
-    assert run["certified"] > 0
-    assert run["vote_ms"].keys() == {"unloaded", "loaded", "payers"}
-    for one in run["vote_ms"].values():
-        assert 0 < one["p50"] <= one["p99"]
-    assert bound["bound"] == min(bound["by_disk"], bound["by_signatures"])
-    assert bound["ratio"] == pytest.approx(run["certified_per_second"] / bound["bound"], abs=0.001)
+    runs = figures["certified"]
+    assert [(run["witnesses"], run["shape"]) for run in runs] == [(4, "homes"), (4, "gateways")]
+    for run in runs:
+        bound = run["bound"]
+        assert run["certified"] > 0
+        assert run["vote_ms"].keys() == {"unloaded", "loaded", "payers"}
+        for one in run["vote_ms"].values():
+            assert 0 < one["p50"] <= one["p99"]
+        assert bound["bound"] == min(bound["by_disk"], bound["by_signatures"])
+        ratio = run["certified_per_second"] / bound["bound"]
+        assert bound["ratio"] == pytest.approx(ratio, abs=0.001)
     assert figures["alone"]["entries"] >= 500
+    assert figures["alone"]["bound"]["ratio"] > 0
+    cores = figures["verification"]["cores"]
+    assert [one["depth"] for one in cores["runs"]] == ["full", "heads"]
     files = figures["verification"]["files"]
     assert [(bool(one["claims"]), one["depth"]) for one in files] == [
         (False, "full"),
@@ -81,3 +93,36 @@ def test_a_tiny_run_has_every_figure(tmp_path: Path) -> None:
         (True, "heads"),
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_catching_up_is_measured_to_the_last_entry() -> None:
+    figures = _told("scripts/bench_ledger_catchup.py", "--entries", "600", "--peers", "2")
+    assert (figures["entries"], figures["faults"]) == (600, 0)
+    assert 1 <= figures["pages_at_once"] <= 4
+    assert figures["processor_seconds"] > 0
+    assert figures["million_pruned_bytes"] > 0
+    assert figures["million_bytes"] > 0
+
+
+@pytest.mark.slow
+def test_vouchers_are_measured_on_disk(tmp_path: Path) -> None:
+    words = ("--streams", "4", "16", "--seconds", "0.5", "--folder", str(tmp_path))
+    figures = _told("scripts/bench_vouchers.py", *words)
+    assert [run["streams"] for run in figures["runs"]] == [4, 16]
+    for run in figures["runs"]:
+        assert run["vouchers"] >= 16 * 32 / 16
+        assert run["vouchers_per_group"] >= 1
+        assert 0 < run["ratio"] <= 1.1
+
+
+def _told(script: str, *words: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, script, "--json", *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -5,6 +5,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from node.api.channel_views import ChannelLine
 from node.api.ledger_backend import Payment
 from node.api.ledger_views import (
     AccountLine,
@@ -28,7 +29,7 @@ TO = node_text(BRUNO.node)
 def ledger(scene):
     """The scene's own, filled."""
     made, there = scripted_ledger(), scene.backend.ledger
-    for name in ("purse", "lines", "chains", "proven", "verified", "file"):
+    for name in ("purse", "lines", "chains", "proven", "verified", "file", "channel_lines"):
         setattr(there, name, getattr(made, name))
     return there
 
@@ -60,6 +61,19 @@ async def test_lists_are_limited(scene, ledger):
     for path in (history, show):
         refused = await scene.client.get(path, params={"account": TO, "limit": "201"})
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "limit")
+
+
+async def test_channels_are_listed_and_settled(scene, ledger):
+    path = "/ayni/v1/wallet/channels"
+    assert await read(scene, path, tuple[ChannelLine, ...]) == ledger.channel_lines
+    channel = ledger.channel_lines[0].channel
+    settled = await scene.client.post("/ayni/v1/wallet/settle", json={"channel": channel})
+    assert settled.status_code == 200
+    assert msgspec.json.decode(settled.content, type=ChannelLine).state == "settling"
+    assert ledger.asked == [bytes.fromhex(channel)]
+    for wrong, status in (("3f", 400), ("aa" * 32, 404)):
+        refused = await scene.client.post("/ayni/v1/wallet/settle", json={"channel": wrong})
+        assert refused.status_code == status
 
 
 async def test_an_account_that_is_none_is_refused(scene, ledger):

@@ -2,8 +2,9 @@
 
 from msgspec.structs import replace
 
+from node.api.channel_views import ChannelLine
 from node.api.ledger_shown import Showing
-from node.api.ledger_views import Chain, Debt, HistoryLine, Party, Waiting, Wallet
+from node.api.ledger_views import Chain, Debt, HistoryLine, Locked, Party, Waiting, Wallet
 from node.api.scripted_ledger import ScriptedLedger
 from protocol.ids import NodeId, node_text
 from protocol.ledger.audit import Depth, audit
@@ -85,6 +86,7 @@ def chain_view(name: str) -> Chain:
     )
 
 
+BACK_MS = 1_700_000_000_000
 WAITING = Waiting(
     seq=3,
     kind="pay",
@@ -106,9 +108,49 @@ WALLET = Wallet(
     claimable_microcredits=1_250_000,
     witnesses=4,
     quorum=3,
+    earned_microcredits=40_000,
+    lost_microcredits=7,
+    locked=(
+        Locked(
+            channel="3f" * 32, party=party(BRUNO.node), amount_microcredits=60_000, back_ms=BACK_MS
+        ),
+    ),
     owed_to_us=(Debt(party=party(CLARA.node), amount_microcredits=26),),
-    owed_by_us=(Debt(party=party(BRUNO.node), amount_microcredits=2_000_000),),
     waiting=(WAITING,),
+)
+CHANNELS = (
+    ChannelLine(
+        channel="3f" * 32,
+        role="payer",
+        party=party(BRUNO.node),
+        funding_microcredits=100_000,
+        moved_microcredits=40_000,
+        lost_microcredits=0,
+        expiry_ms=BACK_MS - 900_000,
+        state="open",
+        settled_microcredits=None,
+        step="ask its payee to settle it if it stays idle",
+        step_ms=BACK_MS - 3_600_000,
+        waits_for=0,
+        quorum=3,
+        back_ms=BACK_MS,
+    ),
+    ChannelLine(
+        channel="3e" * 32,
+        role="payee",
+        party=party(CLARA.node),
+        funding_microcredits=100_000,
+        moved_microcredits=40_000,
+        lost_microcredits=7,
+        expiry_ms=BACK_MS,
+        state="settling",
+        settled_microcredits=None,
+        step="get the witnesses to settle it",
+        step_ms=None,
+        waits_for=2,
+        quorum=3,
+        back_ms=None,
+    ),
 )
 HISTORY = tuple(
     HistoryLine(
@@ -137,6 +179,7 @@ def scripted_ledger() -> ScriptedLedger:
     return ScriptedLedger(
         purse=replace(WALLET),
         lines=HISTORY,
+        channel_lines=CHANNELS,
         chains=(chain_view("anna"), chain_view("bruno"), chain_view("clara")),
         proven=(SHOWING.proof(CONTRADICTION),),
         verified=verification(),

@@ -8,13 +8,14 @@ import trio
 from node.api.ledger_backend import Payment
 from node.api.ledger_shown import Showing
 from node.app.ledger_backend import OwnLedgerBackend
-from node.jobs.billing import open_billing
-from node.jobs.debts import Risk
+from node.channels.own import Around
+from node.channels.policy import Limits
+from node.channels.service import open_channels
 from node.ledger.service import Surroundings, open_ledger
 from node.network.base import NetworkError
 from node.network.memory import MemoryWorld
 from node.network.quota import Quotas
-from node.storage.bills import BillStore
+from node.storage.channels import VoucherStore
 from node.storage.database import open_database
 from node.storage.ledger import LedgerStore
 from protocol.ledger.charter import charter
@@ -28,11 +29,15 @@ NAMES = {ANNA.node: "anna", BRUNO.node: "bruno"}
 SECONDS_MAX = 20
 
 
-class Open:
-    """Anna's ledger with its backend, billing and store."""
+def wall_ms():
+    return 1_700_000_000_000
 
-    def __init__(self, backend, ledger, billing, store):
-        self.backend, self.ledger, self.billing, self.store = backend, ledger, billing, store
+
+class Open:
+    """Anna's ledger with its backend, channels and store."""
+
+    def __init__(self, backend, ledger, channels, store):
+        self.backend, self.ledger, self.channels, self.store = backend, ledger, channels, store
 
     async def send(self, amount, to=BRUNO, reference=bytes(32), wait_ms=SECONDS_MAX * 1000):
         return await self.backend.send(
@@ -52,14 +57,15 @@ async def opened(tmp_path, rules):
         MemoryWorld().open_network(ANNA.node) as network,
         open_database(tmp_path / "ayni.db") as database,
     ):
-        around = Surroundings(network, Quotas(), database, nobody, os.urandom)
+        around = Surroundings(network, Quotas(), database, nobody, os.urandom, wall_ms)
         ledger = await open_ledger(rules, ANNA, around)
-        risk = Risk(100_000, rules.pay_min, rules.allocations)
-        billing = await open_billing(BillStore(database), ledger, risk)
+        channels = await open_channels(
+            Around(ANNA, rules, ledger, wall_ms, Limits()), VoucherStore(database), lambda: 32
+        )
         showing = Showing(rules, lambda node: NAMES.get(node, ""))
-        backend = OwnLedgerBackend(ledger, billing, showing, ANNA.node, tmp_path)
+        backend = OwnLedgerBackend(ledger, channels, showing, ANNA.node, tmp_path)
         with trio.fail_after(SECONDS_MAX):
             async with trio.open_nursery() as nursery:
                 await nursery.start(ledger.run)
-                yield Open(backend, ledger, billing, LedgerStore(database, rules))
+                yield Open(backend, ledger, channels, LedgerStore(database, rules))
                 nursery.cancel_scope.cancel()

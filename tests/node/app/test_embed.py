@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from node.api.backend import EmbedJob
 from node.app.embed import Means, embedded, orders_of
+from node.channels.base import PayTerms
 from node.jobs.scripted import EmbedScript, scripted_vector
 from node.storage.jobs import JobState
 from protocol.errors import AyniError, Code, LocalError, RemoteError
@@ -139,6 +140,8 @@ async def test_a_provider_of_garbage_is_not_paid_and_another_is_asked(
 
 async def test_where_all_fail_it_is_told_why(autojump_clock, tmp_path):
     world = World()
+    # The order is begun at once, before its provider dies: no voucher of a prompt is waited for.
+    world.channels.terms = PayTerms(2, is_prompt_first=False)
     dying = EmbedScript(batches_max=0, failure=DIED)
     async with (
         open_home(world, "maize", tmp_path, embeds=lambda task: dying) as maize,

@@ -2,17 +2,15 @@
 
 import pytest
 
-from node.storage.bills import Bill
-from node.storage.jobs import Role
+from node.ledger.signal import Signal
 from protocol.errors import Code, LocalError
-from protocol.identity import digest
-from protocol.ids import node_text
+from protocol.ids import MessageId, node_text
 from protocol.ledger.audit import Depth, audit
 from protocol.ledger.charter import charter
 from protocol.ledger.genesis import genesis_made
 from protocol.ledger.proof import breach_made
 from tests.node.api.wallet_samples import CONTRADICTION, REFERENCE, RIVALS, TOWN
-from tests.node.app.ledger_home import ALONE, opened
+from tests.node.app.ledger_home import ALONE, opened, wall_ms
 from tests.protocol.ledger.chains import ANNA, BRUNO, CHARTER, CLARA
 
 
@@ -91,16 +89,44 @@ async def test_without_the_witnesses_it_waits_on_disk_and_says_so(tmp_path):
         assert node.backend.wallet().pending_microcredits == 30
 
 
-async def test_debts_of_jobs_are_shown_by_account(tmp_path):
+async def test_a_channel_is_shown_in_wallet_list_and_chain(tmp_path):
     async with opened(tmp_path, ALONE) as node:
-        for number, signature in ((1, bytes(64)), (2, b"")):
-            order = digest(bytes([number]))
-            receipt = (digest(order), b"receipt") if signature else (b"", b"")
-            bill = Bill(Role.PROVIDER, order, CLARA.node, 7, 0, *receipt, bytes(64), signature, 1)
-            await node.billing.book(bill)
-        (debt,) = node.backend.wallet().owed_to_us
-        assert debt.party.node == node_text(CLARA.node)
-        assert (debt.amount_microcredits, debt.unproven_microcredits) == (14, 7)
+        told = Signal()
+        node.ledger.watch_channels(lambda facts: told.set())
+        expiry_ms = wall_ms() + 86_400_000
+        coming = told.coming()
+        await node.ledger.open_channel(BRUNO.node, 30, expiry_ms)
+        await coming.wait()
+        wallet = node.backend.wallet()
+        assert (wallet.balance_microcredits, wallet.spendable_microcredits) == (70, 70)
+        assert (wallet.earned_microcredits, wallet.lost_microcredits) == (0, 0)
+        (locked,) = wallet.locked
+        back_ms = expiry_ms + ALONE.grace_ms + ALONE.window_ms
+        assert (locked.amount_microcredits, locked.back_ms) == (30, back_ms)
+        assert locked.party.name == "bruno"
+        (line,) = node.backend.channels()
+        assert (line.channel, line.role, line.state) == (locked.channel, "payer", "open")
+        assert (line.funding_microcredits, line.moved_microcredits) == (30, None)
+        coming = told.coming()
+        await node.ledger.top_up(MessageId(bytes.fromhex(line.channel)), 5)
+        await coming.wait()
+        topped, opening = await node.backend.history(20)
+        assert (topped.kind, topped.change_microcredits) == ("topup", -5)
+        assert (opening.kind, opening.party.name) == ("open", "bruno")
+        chain = await node.backend.chain(ANNA.node, 20)
+        assert [(one.kind, one.reference) for one in chain.entries] == [
+            ("topup", line.channel),
+            ("open", ""),
+        ]
+        assert chain.entries[1].to.name == "bruno"
+        verified = await node.backend.verify(Depth.FULL)
+        assert (verified.channels_microcredits, verified.total_microcredits) == (35, 140)
+        # Bruno is not there, so he is asked again and again.
+        asked = await node.backend.settle(MessageId(bytes.fromhex(line.channel)))
+        assert (asked.state, asked.step) == ("closed", "ask its payee again to settle it")
+        with pytest.raises(LocalError) as refused:
+            await node.backend.settle(MessageId(bytes(32)))
+        assert refused.value.code is Code.NOT_FOUND
 
 
 async def test_proofs_are_shown_breaches_first(tmp_path):
@@ -152,3 +178,18 @@ async def test_a_network_without_witnesses_says_so(tmp_path):
         wallet = node.backend.wallet()
         assert (wallet.trouble, wallet.witnesses) == ("unwitnessed", 0)
         assert "witness" in wallet.sentence
+
+
+async def test_the_audit_says_what_is_kept_and_what_was_verified(tmp_path):
+    async with opened(tmp_path, ALONE) as node:
+        await node.send(30)
+        found = await node.backend.audit()
+        assert (found.keeps, found.is_behind, found.findings, found.proofs) == (
+            "all",
+            False,
+            (),
+            (),
+        )
+        assert (found.accounts, found.entries) == (0, 0), "of others; there are none"
+        assert (found.checkpoints, found.entries_pruned) == (0, 0)
+        assert found.signatures > 0

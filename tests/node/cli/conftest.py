@@ -161,7 +161,11 @@ class Ayni:
         return await trio.to_thread.run_sync(lambda: self(*arguments, stdin=stdin))
 
     async def process(
-        self, *arguments: str, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE
+        self,
+        *arguments: str,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
     ) -> trio.Process:
         """As a person starts it, with pipes for what it says."""
         own = {"AYNI_HOME": str(self.home), "PYTHONPATH": str(ROOT), **self.environment}
@@ -171,7 +175,7 @@ class Ayni:
             [sys.executable, "-m", "node", *arguments],
             stdin=stdin,
             stdout=stdout,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             env=environment,
             cwd=self.home.parent,
         )

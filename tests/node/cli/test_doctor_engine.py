@@ -86,9 +86,11 @@ def _texts(constants):
 
 async def test_status_and_doctor_show_it(command, backend):
     worker = replace(backend.node.worker, pid=77, unconfined=("the worker could fly",))
-    backend.node = replace(backend.node, worker=worker)
+    troubles = ("Cannot write: the disk is full.",)
+    backend.node = replace(backend.node, worker=worker, troubles=troubles)
     async with command.served(backend):
         status = (await command.called("status")).stdout
         checks = json.loads((await command.called("doctor", "--json")).stdout)
     assert "the worker could fly" in status
+    assert troubles[0] in status
     assert "the worker could fly" in {c["name"]: c["sentence"] for c in checks}["isolation"]

@@ -39,6 +39,7 @@ def test_no_credits_need_no_witness():
         ({"ready": False, "witnesses": 0}, "ok", "In order."),
         ({"waiting": WALLET.waiting}, "warn", "waiting for 2 of 3 witnesses; maize and oca have"),
         ({"trouble": "lapsed", "sentence": "Votes are lost."}, "warn", "lapsed: Votes are lost."),
+        ({"trouble": "doubled", "sentence": "Two of us."}, "warn", "doubled: Two of us."),
         ({"trouble": "unwitnessed", "sentence": "No witnesses."}, "ok", "No witnesses."),
         ({"trouble": "halted", "sentence": "A breach."}, "fail", "halted: A breach."),
     ],

@@ -51,7 +51,8 @@ def test_an_example_is_a_command_that_exists(words):
 
 def test_the_verbs_are_those_of_the_design():
     wanted = "init up down status pause resume ask embed peers jobs models wallet ledger network"
-    assert sorted(_VERBS) == sorted([*wanted.split(), "testnet", "doctor", "version"])
+    more = ("testnet", "doctor", "version", "restore", "key", "simulate")
+    assert sorted(_VERBS) == sorted([*wanted.split(), *more])
 
 
 @pytest.mark.parametrize("arguments", [["nothing"], ["peers", "--wrong"], ["jobs", "--limit", "0"]])
@@ -74,6 +75,7 @@ HEAVY = ("torch", "libp2p", "starlette", "hypercorn", "tokenizers", "numpy")
         ("from node.cli.main import ayni; ayni(['--help'])", (*HEAVY, "trio", "httpx", "rich")),
         ("import node.cli.ask, node.cli.control, node.cli.doctor, node.cli.lists", HEAVY),
         ("import node.cli.up, node.cli.testnet, node.cli.network, node.cli.init", HEAVY),
+        ("import node.cli.restore, node.cli.key_verb", (*HEAVY, "trio", "httpx")),
         ("import node.cli.wallet, node.cli.ledger, node.cli.doctor", (*HEAVY, "trio")),
     ],
 )

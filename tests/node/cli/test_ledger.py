@@ -205,7 +205,7 @@ async def test_at_a_terminal_resume_asks(command, backend, ledger, answer):
     assert (status, ledger.asked) == ((0, [False]) if answer == "y" else (1, []))
 
 
-@pytest.mark.parametrize("trouble", ["restored", "copied", "unwitnessed"])
+@pytest.mark.parametrize("trouble", ["restored", "copied", "doubled", "unwitnessed"])
 async def test_what_a_word_alone_does_not_mend_says_so(command, backend, ledger, trouble):
     ledger.purse = replace(
         WALLET, trouble=trouble, sentence="The disk is old.", remedy="Say --override."

@@ -123,6 +123,20 @@ def test_witnesses_their_quorum_and_what_an_owner_may_have(
     assert (as_json["quorum"], len(as_json["witnesses"])) == (quorum, count)
 
 
+def test_an_entry_fee_is_in_the_genesis_and_shown(command):
+    free = made(command, "--allocate", f"{FRIEND}=5", "--witness", FRIEND)
+    assert read_network(free).genesis.entry_fee == 0
+    assert "entry fee" not in command("network", "show", str(free)).stdout
+    free.unlink()
+    dear = made(
+        *(command, "--allocate", f"{FRIEND}=5", "--witness", FRIEND, "--entry-fee", "0.0001")
+    )
+    assert read_network(dear).genesis.entry_fee == 100
+    assert "entry fee: 0.0001 credits" in command("network", "show", str(dear)).stdout
+    shown = json.loads(command("network", "show", str(dear), "--json").stdout)
+    assert shown["entry_fee_microcredits"] == 100
+
+
 def test_a_network_without_credits_needs_no_witness(command):
     file = made(command)
     done = command("network", "show", str(file))

@@ -9,10 +9,11 @@ import trio
 from msgspec.structs import replace
 
 from node.api.ledger_backend import Payment
-from node.api.ledger_views import Party
+from node.api.ledger_views import Party, SettlementWaiting
 from node.api.scripted_ledger import ScriptedLedger
+from node.cli.words import time_words
 from protocol.ids import node_text
-from tests.node.api.wallet_samples import REFERENCE, WALLET, party, scripted_ledger
+from tests.node.api.wallet_samples import BACK_MS, REFERENCE, WALLET, party, scripted_ledger
 from tests.protocol.ledger.chains import ANNA, BRUNO, CLARA, WITNESSES
 
 TO = node_text(BRUNO.node)
@@ -38,9 +39,11 @@ async def test_a_person_reads_what_there_is_and_what_waits_for_whom(command, bac
         "pending: 2 credits",
         "reserved: 0.5 credits",
         "spendable: 7.5 credits",
-        "earned: 1.25 credits",
+        "locked: 0.06 credits in channels 0.06 bruno",
+        f"back by {time_words(BACK_MS)}",
+        "earned: 0.04 credits not settled yet, and 1.25 credits to be claimed",
+        "lost: 0.000007 credits, delivered and never paid",
         f"owed to us: 0.000026 credits 0.000026 {node_text(CLARA.node)[-8:]}",
-        f"owed by us: 2 credits 2 bruno ({TO[-8:]})",
         "pay of 2 credits to bruno",
         "waiting for 2 of 3 witnesses; maize and oca have not answered",
         "state: in order, 2 entries",
@@ -52,7 +55,8 @@ async def test_a_person_reads_what_there_is_and_what_waits_for_whom(command, bac
     ("changed", "words"),
     [
         ({"ready": False}, "before 3 of 4 have answered"),
-        ({"owed_to_us": (), "owed_by_us": (), "waiting": ()}, "owed to us: nothing owed by us: n"),
+        ({"owed_to_us": (), "lost_microcredits": 0}, "owed to us: nothing lost: nothing"),
+        ({"locked": ()}, "locked: nothing earned"),
         (
             {"trouble": "lapsed", "sentence": "Votes are lost.", "remedy": "`ayni ledger resume`."},
             "state: lapsed: Votes are lost. `ayni ledger resume`.",
@@ -62,6 +66,16 @@ async def test_a_person_reads_what_there_is_and_what_waits_for_whom(command, bac
 async def test_the_state_is_told_with_what_to_do(command, backend, ledger, changed, words):
     ledger.purse = replace(WALLET, **changed)
     assert words in " ".join((await told(command, backend)).stdout.split())
+
+
+async def test_a_settlement_that_waits_for_witnesses_is_not_hidden(command, backend, ledger):
+    waits = SettlementWaiting(
+        channel="3f9c01ab" * 8, party=party(BRUNO.node), waits_for=1, quorum=3
+    )
+    ledger.purse = replace(WALLET, waiting=(), settlements=(waits,))
+    shown = " ".join((await told(command, backend)).stdout.split())
+    assert "waiting: settlement of 3f9c01ab with bruno" in shown
+    assert "waiting for 1 of 3 witnesses" in shown
 
 
 async def test_what_waits_for_its_turn_waits_for_no_witness(command, backend, ledger):
@@ -95,6 +109,32 @@ async def test_history_has_a_line_for_each_entry(command, backend, ledger):
     assert "+3" in claimed
     ledger.lines = ()
     assert "No entries yet" in (await told(command, backend, "history")).stdout
+
+
+async def test_channels_are_listed_with_what_happens_next_and_when(command, backend, ledger):
+    shown = (await told(command, backend, "channels")).stdout.splitlines()
+    ours, theirs = shown[1:]
+    for words in ("3f3f3f3f", "we pay", "bruno", "0.1", "0.04", "open", "settle it if it stays"):
+        assert words in ours
+    assert f"at {time_words(BACK_MS - 3_600_000)}; back by {time_words(BACK_MS)}" in ours
+    for words in ("pays us", "settling", "waiting for 2 of 3 witnesses", "0.000007 credits lost"):
+        assert words in theirs
+    lines = json.loads((await told(command, backend, "channels", "--json")).stdout)
+    assert [line["role"] for line in lines] == ["payer", "payee"]
+    ledger.channel_lines = ()
+    assert "No channels" in (await told(command, backend, "channels")).stdout
+
+
+async def test_a_channel_is_settled_by_the_first_digits_of_its_id(command, backend, ledger):
+    done = await told(command, backend, "settle", "3F3f3f3f")
+    assert (done.exit_code, ledger.asked) == (0, [bytes.fromhex("3f" * 32)])
+    assert done.stdout.startswith("3f3f3f3f: settling; ask its payee")
+    for wrong in ("3f3f3f3", "3", "aaaaaaaa"):
+        refused = await told(command, backend, "settle", wrong)
+        assert refused.exit_code == 1
+        assert "NOT_FOUND" in refused.stderr
+    unknown = await told(command, backend, "settle", "aa" * 32, "--json")
+    assert json.loads(unknown.stdout)["error"]["code"] == "NOT_FOUND"
 
 
 @pytest.mark.parametrize("node", [TO, TO[-8:], "bruno"])

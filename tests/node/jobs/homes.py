@@ -1,6 +1,6 @@
 """Two or more nodes of one memory world: a provider with a scripted model, and a requester.
 
-Accounts, disks and whoever breaks them outlive the nodes, so that a node can start again.
+Channels and disks outlive the nodes, so that a node can start again.
 """
 
 from collections import Counter
@@ -10,28 +10,26 @@ from dataclasses import dataclass, field, replace
 
 from msgspec.structs import replace as replace_struct
 
+from node.channels.scripted import ScriptedChannel, ScriptedChannels, ScriptedPayee, ScriptedPayer
 from node.jobs.around import Surroundings
 from node.jobs.attempt import Job
-from node.jobs.billing import Billing, open_billing
-from node.jobs.debts import Risk
 from node.jobs.inference import EmbedTask, Served, Task
 from node.jobs.mailbox import Told
 from node.jobs.provider import Provider
 from node.jobs.requester import Requester
 from node.jobs.scripted import EmbedScript, Script, ScriptedInference
-from node.ledger.base import Ledger
-from node.ledger.scripted import ScriptedLedger, ScriptedLedgers
 from node.market.choice import Market, candidate
 from node.market.desk import Desk
 from node.network.base import Network
 from node.network.memory import MemoryWorld
+from node.network.memory_weather import CALM, Weather
 from node.network.quota import Quotas
 from node.sharing import Sharing
 from node.storage.bills import BillStore
 from node.storage.database import open_database
 from node.storage.jobs import JobRecord
-from node.supervise import Part, background
 from protocol.capacity import Advert, ModelOffer
+from protocol.errors import LocalError
 from protocol.identity import Identity, Seed, digest
 from protocol.ids import JobId, ModelId, NetworkId, NodeId
 from protocol.job.kinds import MODEL_EMBEDS, MODEL_GENERATES
@@ -39,33 +37,29 @@ from protocol.job.sampling import Sampling
 from protocol.job.terms import Message, Prompt
 from protocol.matching import Wish
 from protocol.messages import JOB_PROTOCOL
-from tests.node.jobs.mortal import Life, MortalDatabase, MortalLedger, MortalNetwork
 
 NETWORK = NetworkId(digest(b"test network"))
 MODEL = ModelId(digest(b"test model"))
 NAME = "scripted"
 PRICE_IN, PRICE_OUT = 500_000, 2_000_000
-BALANCE, CAP = 1_000_000_000, 100_000
+BALANCE = 1_000_000_000
 WORDS = Script([(number, f"w{number} ") for number in range(40)])
 
 
 class World(MemoryWorld):
-    """A memory world with accounts: each home has BALANCE unless `ledgers` says otherwise."""
+    """A memory world with accounts: each home has BALANCE to put into channels."""
 
-    def __init__(self, pay_min: int = 1) -> None:
-        super().__init__()
+    def __init__(self, weather: Weather = CALM) -> None:
+        super().__init__(weather)
         names = ("maize", "potato", "quinoa", "oca", "mallory")
-        self.ledgers = ScriptedLedgers({identity(name).node: BALANCE for name in names}, pay_min)
-        self.cap = CAP
+        balances = {identity(name).node: BALANCE for name in names}
+        self.channels = ScriptedChannels(NETWORK, balances)
         self.bill_store = BillStore
         self.births: Counter[str] = Counter()
 
-    async def open_ledger(self, me: Identity, life: Life, disk, network, quotas) -> Ledger:
-        return MortalLedger(self.ledgers, me.node, life)
-
-    def running(self, ledger: Ledger) -> Sequence[Part]:
-        """What of a ledger must run beside the jobs."""
-        return ()
+    def between(self, payer: str, payee: str) -> Sequence[ScriptedChannel]:
+        """The channels from one home to another, the oldest first."""
+        return self.channels.between(identity(payer).node, identity(payee).node)
 
 
 class Records:
@@ -73,8 +67,11 @@ class Records:
 
     def __init__(self) -> None:
         self.records: list[JobRecord] = []
+        self.failure: LocalError | None = None  # Of the disk.
 
     async def put(self, record: JobRecord) -> None:
+        if self.failure is not None:
+            raise self.failure
         kept = [one for one in self.records if one.order_id != record.order_id]
         self.records = [*kept, record]
 
@@ -89,13 +86,14 @@ class Home:
     market: Market
     requester: Requester
     adverts: dict[NodeId, Advert]
-    ledger: ScriptedLedger
-    billing: Billing
+    payer: ScriptedPayer
+    payee: ScriptedPayee
     bills: BillStore
     desk: Desk | None = None
     provider: Provider | None = None
     inference: ScriptedInference | None = None
     sharing: Sharing | None = None
+    suspects: set[NodeId] = field(default_factory=set)
     prices: tuple[int, int] = (PRICE_IN, PRICE_OUT)
     dropped: list[NodeId] = field(default_factory=list)
 
@@ -124,35 +122,33 @@ async def open_home(
     script: Callable[[Task], Script] | None = None,
     slots: int = 1,
     prices: tuple[int, int] = (PRICE_IN, PRICE_OUT),
-    life: Life | None = None,
     embeds: Callable[[EmbedTask], EmbedScript] | None = None,
 ) -> AsyncIterator[Home]:
     """Its model writes by `script`, or makes vectors by `embeds`."""
-    me, quotas, records, life = identity(name), Quotas(), Records(), life or Life()
+    me, quotas, records = identity(name), Quotas(), Records()
     world.births[name] += 1
     chance = counting_bytes(f"{name} {world.births[name]}")
-    risk = Risk(world.cap, world.ledgers.pay_min, dict(world.ledgers.allocations))
     async with (
         open_database(tmp_path / f"{name}.db", inline=True) as disk,
-        world.open_network(me.node, quotas) as memory_network,
+        world.open_network(me.node, quotas) as network,
     ):
-        ledger = await world.open_ledger(me, life, disk, memory_network, quotas)
-        network = MortalNetwork(memory_network, life)
-        database = MortalDatabase(disk, life)
-        bills = world.bill_store(database)
-        billing = await open_billing(bills, ledger, risk)
+        bills = world.bill_store(disk)
+        payer = ScriptedPayer(world.channels, me)
+        payee = ScriptedPayee(world.channels, me.node)
         around = Surroundings(
             me, NETWORK, network, quotas, records, chance, lambda: 1_700_000_000_000
         )
         adverts: dict[NodeId, Advert] = {}
-        market = Market(lambda: adverts, lambda node: ledger.contradicted(node))
+        suspects: set[NodeId] = set()
+        market = Market(lambda: adverts, lambda node: node in suspects)
 
         async def connect(node: NodeId) -> None:
             await network.connect(world.networks[node].addresses[0])
 
         home = Home(
-            me, memory_network, around, quotas, records, market,
-            Requester(around, market, connect, billing), adverts, ledger, billing, bills,
+            me, network, around, quotas, records, market,
+            Requester(around, market, connect, payer, bills), adverts, payer, payee, bills,
+            suspects=suspects,
         )  # fmt: skip
         if script is not None or embeds is not None:
             kind = MODEL_GENERATES if embeds is None else MODEL_EMBEDS
@@ -163,10 +159,9 @@ async def open_home(
             home.sharing = Sharing(enabled=True, pause_file=tmp_path / f"{name}.paused")
             home.prices = prices
             home.desk = Desk(home.sharing, lambda: offers(home))
-            home.provider = Provider(around, home.desk, home.inference, billing)
+            home.provider = Provider(around, home.desk, home.inference, payee, bills)
             network.serve(JOB_PROTOCOL, home.provider.serve)
-        async with background(billing.run, *world.running(ledger)):
-            yield home
+        yield home
 
 
 def unasked(task: Task) -> Script:

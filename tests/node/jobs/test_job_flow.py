@@ -8,7 +8,7 @@ import trio
 from node.jobs.scripted import Script
 from node.storage.jobs import JobState
 from protocol.errors import Code, LocalError
-from protocol.job.requester import Accepted, Deliver, Failure, Finished
+from protocol.job.requester_actions import Accepted, Deliver, Failure, Finished
 from protocol.job.sampling import Sampling
 from protocol.job.terms import Message, Prompt
 from protocol.pricing import cost

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import trio
 
+from node.channels.base import PayTerms
 from node.network.base import NetworkError
 from node.network.framing import FrameStream
 from protocol import codec
@@ -18,7 +19,7 @@ from protocol.job.commitment import prompt_commitment, prompt_size, stop_digest
 from protocol.job.sampling import Sampling
 from protocol.job.seed import seed_commitment
 from protocol.job.terms import Message, Order, Prompt, Quote, Refuse, Request, Started
-from protocol.limits import FAILED_CHECKS_MAX, QUOTE_VALID_MS
+from protocol.limits import FAILED_CHECKS_MAX, QUOTE_VALID_MS, WINDOW_CHUNKS_MAX
 from protocol.messages import JOB_PROTOCOL, FromProvider, job_body, job_frame
 from tests.node.jobs.homes import (
     MODEL,
@@ -36,6 +37,8 @@ from tests.node.jobs.homes import (
 MALLORY = identity("mallory")
 PROMPT = Prompt((Message("user", "hello"),), "", ())
 R, SALT = digest(b"r"), digest(b"salt")
+CHANNEL = digest(MALLORY.node + bytes(8))
+"""That of mallory to maize: the first of its world."""
 
 
 def request(maize: Home, **changes) -> Request:
@@ -63,7 +66,7 @@ def request(maize: Home, **changes) -> Request:
 
 
 def order(quote_id: bytes, **changes) -> Order:
-    made = Order(quote_id, R, SALT, PROMPT, (), (), b"")
+    made = Order(quote_id, R, SALT, PROMPT, (), (), CHANNEL, None)
     return msgspec.structs.replace(made, **changes)
 
 
@@ -93,6 +96,9 @@ class Raw:
 async def scene(tmp_path):
     """maize serves, quinoa is honest, mallory has a raw stream to maize."""
     world = World()
+    world.channels.terms = PayTerms(WINDOW_CHUNKS_MAX, is_prompt_first=False)
+    opened = world.channels.opened(MALLORY.node, identity("maize").node, 1_000_000)
+    assert opened.id == CHANNEL
     async with (
         open_home(world, "maize", tmp_path, lambda task: WORDS) as maize,
         open_home(world, "quinoa", tmp_path) as quinoa,
@@ -314,3 +320,27 @@ async def test_a_requester_that_is_silent_after_the_bill_is_let_go(autojump_cloc
         await trio.sleep(60)
         assert maize.desk.tally.count == 0
         assert maize.records.records[0].code is Code.TIMEOUT
+
+
+async def test_a_provider_that_advertises_a_gift_and_quotes_a_channel_is_refused(
+    autojump_clock, tmp_path
+):
+    """No channel is at hand for it; our own provider never quotes so."""
+    world = World()
+    async with (
+        open_home(world, "maize", tmp_path, lambda task: WORDS, prices=(0, 0)) as maize,
+        open_home(world, "quinoa", tmp_path) as quinoa,
+    ):
+        introduce(quinoa, maize)
+
+        async def serve(stream) -> None:
+            frames = FrameStream(stream)
+            asked_for = job_body(job_frame(await frames.receive()), NETWORK, Request)
+            quote = maize.desk.quote(asked_for.value, asked_for.id, R, PayTerms(2, False))
+            said = seal(maize.identity, NETWORK, msgspec.structs.replace(quote, payment="channel"))
+            await frames.send(codec.encode(said))
+            await frames.receive()
+
+        maize.network.serve(JOB_PROTOCOL, serve)
+        end = (await asked(quinoa, job(quinoa)))[-1]
+    assert [failure.code for failure in end.failures] == [Code.COST_EXCEEDED]

@@ -43,6 +43,7 @@ from protocol.ledger.sync import (
     ask_decoded,
     message_encoded,
 )
+from tests.node.ledger.channels import hold, opened
 from tests.node.ledger.village import (
     ANNA,
     BRUNO,
@@ -129,12 +130,12 @@ async def test_forged_entries_are_refused_by_code(tmp_path: Path, autojump_clock
         assert codes(
             await voice.ask(
                 homes[0],
-                Submit(flipped, (), INSTANCE),
-                Submit(signed_entry(ANNA, too_much, charter), (), INSTANCE),
-                Submit(signed_pay(village, CLARA, 30, balance=START), (), INSTANCE),
-                Submit(signed_pay(village, CLARA, 30, prev=bytes(32)), (), INSTANCE),
-                Submit(signed_entry(BRUNO, stolen, charter), (), INSTANCE),
-                Submit(signed_entry(BRUNO, stolen, charter), (paid,), INSTANCE),
+                Submit(flipped, (), (), INSTANCE),
+                Submit(signed_entry(ANNA, too_much, charter), (), (), INSTANCE),
+                Submit(signed_pay(village, CLARA, 30, balance=START), (), (), INSTANCE),
+                Submit(signed_pay(village, CLARA, 30, prev=bytes(32)), (), (), INSTANCE),
+                Submit(signed_entry(BRUNO, stolen, charter), (), (), INSTANCE),
+                Submit(signed_entry(BRUNO, stolen, charter), (paid,), (), INSTANCE),
                 Announce(few),
                 Announce(false),
             )
@@ -151,21 +152,21 @@ async def test_forged_entries_are_refused_by_code(tmp_path: Path, autojump_clock
         assert codes(
             await Voice(village, ANNA).ask(
                 homes[1],
-                Submit(good, (), INSTANCE),
-                Submit(good, (), INSTANCE),
-                Submit(others, (), INSTANCE),
+                Submit(good, (), (), INSTANCE),
+                Submit(good, (), (), INSTANCE),
+                Submit(others, (), (), INSTANCE),
             )
         ) == ["Voted", "Voted", Code.VOTED_OTHER]
         # Its vote outlives it.
         await homes[1].crash_and_lose()
         await homes[1].up()
         answers = await Voice(village, ANNA).ask(
-            homes[1], Submit(others, (), INSTANCE), Submit(good, (), INSTANCE)
+            homes[1], Submit(others, (), (), INSTANCE), Submit(good, (), (), INSTANCE)
         )
         assert codes(answers) == [Code.VOTED_OTHER, "Voted"]
         assert homes[0].ledger.counter.refused[Code.BAD_CERTIFICATE] == 2
         # A node that is no witness votes for nothing.
-        assert codes(await Voice(village, ANNA).ask(homes[4], Submit(good, (), INSTANCE))) == [
+        assert codes(await Voice(village, ANNA).ask(homes[4], Submit(good, (), (), INSTANCE))) == [
             Code.NOT_WITNESS
         ]
 
@@ -175,7 +176,7 @@ async def test_whoever_forges_again_and_again_is_cut(tmp_path: Path, autojump_cl
         (home,) = await village.up(WITNESSES[0])
         forged = signed_pay(village, CLARA, 30, balance=START)
         with pytest.raises(Exception, match=r"gone|reset|closed|refused|answer|connected"):
-            await Voice(village, ANNA).ask(home, *[Submit(forged, (), INSTANCE)] * 20)
+            await Voice(village, ANNA).ask(home, *[Submit(forged, (), (), INSTANCE)] * 20)
         assert home.ledger.counter.refused[Code.BALANCE_WRONG] == 9
 
 
@@ -186,7 +187,7 @@ async def test_a_contradiction_is_kept_and_told_to_all(
         homes = await village.up(*WITNESSES, CLARA)
         one, other = signed_pay(village, CLARA, 30), signed_pay(village, BRUNO, 31)
         await Voice(village, ANNA).ask(
-            homes[0], Submit(one, (), INSTANCE), Submit(other, (), INSTANCE)
+            homes[0], Submit(one, (), (), INSTANCE), Submit(other, (), (), INSTANCE)
         )
         for home in homes:
             await until_async(partial(has_proofs, home), 5)  # By gossip, before anybody asks.
@@ -353,6 +354,37 @@ async def test_what_only_a_witness_remembers_is_sent_again(
         await anna.ledger.pay(CLARA.node, 10, b"1" * 32)
         await trio.sleep(100)
         assert anna.balance == START - 10
+
+
+async def test_a_claim_that_only_a_witness_remembers_finds_its_sources(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """The disk that is lost held the certificates that a claim shows: of a pay, of a channel's open
+    and of its settlement. Whoever made them believes that they were told."""
+    async with open_village(tmp_path) as village:
+        homes = await village.up(*WITNESSES, ANNA, CLARA)
+        anna, clara = homes[-2:]
+        await until(lambda: anna.ledger.ready and clara.ledger.ready)
+        old = clara.copy("old")
+        channel = await opened(anna, clara)
+        hold(anna, clara, channel, 60)
+        await anna.ledger.pay(CLARA.node, 10, b"1" * 32)
+        await until(lambda: clara.ledger.standing().claimable == 10)
+        await clara.ledger.settle(channel)
+        await until(lambda: clara.ledger.standing().claimable == 70)
+        await trio.sleep(1)  # Whoever was to be told was told.
+        for witness in homes[1:4]:
+            await witness.crash()
+        clara.ledger.claim_now()
+        await until(lambda: bool(clara.ledger.waiting()) and clara.ledger.waiting()[0].seals == 1)
+        await clara.crash()
+        await anna.crash()
+        clara.restore(old)
+        for witness in homes[1:4]:
+            await witness.up()
+        await clara.up()
+        await until(lambda: clara.balance == 70)
+        await until(lambda: clara.ledger.ready)
 
 
 async def test_two_daemons_with_one_key(tmp_path: Path, autojump_clock: Clock) -> None:

@@ -9,14 +9,15 @@ from random import Random
 import trio
 
 from node.ledger import audit, journal
-from node.ledger.base import Income
+from node.ledger.base import ChannelFacts, Income
 from node.ledger.service import NodeLedger, Settings, Surroundings, open_ledger
 from node.network.base import Network
 from node.network.memory import MemoryNetwork, MemoryWorld
 from node.network.quota import Quotas
-from node.storage.database import open_database
+from node.storage.database import Database, open_database
+from protocol.envelope import Signed
 from protocol.identity import Identity, Seed
-from protocol.ids import NodeId, node_text
+from protocol.ids import MessageId, NodeId, node_text
 from protocol.ledger.audit import Depth
 from protocol.ledger.charter import Charter, charter
 from protocol.ledger.genesis import genesis_made
@@ -27,6 +28,8 @@ WITNESSES = sorted(
 ANNA, BRUNO, CLARA = (Identity(Seed(bytes([number]) * 32)) for number in (1, 2, 3))
 START = 1_000
 NOTHING = bytes(32)
+GRACE_MS, WINDOW_MS = 2_000, 4_000
+EPOCH_MS = 1_700_000_000_000
 SETTINGS = Settings(
     journal=journal.Settings(claim_sources=3, claim_seconds=20, agree_seconds=2),
     audit=audit.Settings(round_seconds=15),
@@ -43,12 +46,28 @@ def rules() -> Charter:
             bytes(16),
             {identity.node: START for identity in rich},
             {identity.node for identity in WITNESSES},
+            grace_ms=GRACE_MS,
+            window_ms=WINDOW_MS,
         )
     )
 
 
 async def dial(network: Network, node: NodeId) -> None:
     await network.connect(f"/memory/x/p2p/{node_text(node)}")
+
+
+class Notes:
+    """The vouchers of a payee, which survive it, and who asked it to settle."""
+
+    def __init__(self) -> None:
+        self.held: dict[MessageId, Signed] = {}
+        self.asked: list[MessageId] = []
+
+    def best(self, channel: MessageId) -> Signed | None:
+        return self.held.get(channel)
+
+    def wanted(self, channel: MessageId) -> None:
+        self.asked.append(channel)
 
 
 class Home:
@@ -60,8 +79,13 @@ class Home:
         self.incomes: list[Income] = []
         self.at_step: Callable[[str], Awaitable[None]] | None = None
         self.settings = SETTINGS
+        self.skew_ms = 0
+        self.is_clock_trusted = True
+        self.vouchers = Notes()
+        self.channels: dict[MessageId, ChannelFacts] = {}
         self.ledger: NodeLedger
         self.network: MemoryNetwork
+        self.database: Database
         self.is_up = False
         self._scope = trio.CancelScope()
         self._over = trio.Event()
@@ -105,15 +129,17 @@ class Home:
             with trio.CancelScope() as self._scope:
                 quotas = Quotas()
                 async with (
-                    open_database(self.file, inline=village.inline) as database,
+                    open_database(self.file, inline=village.inline) as self.database,
                     village.world.open_network(self.node, quotas) as self.network,
                 ):
                     around = Surroundings(
                         network=self.network,
                         quotas=quotas,
-                        database=database,
+                        database=self.database,
                         connect=lambda node: dial(self.network, node),
                         random_bytes=village.chance.randbytes,
+                        wall_ms=self.wall_ms,
+                        clock_trusted=lambda: self.is_clock_trusted,
                         steps=self._step,
                     )
                     self.ledger = await open_ledger(
@@ -121,6 +147,9 @@ class Home:
                     )
                     self.incomes = []
                     self.ledger.watch_income(self.incomes.append)
+                    self.channels = {}
+                    self.ledger.watch_channels(self._note)
+                    self.ledger.keep_vouchers(self.vouchers)
                     await self._run(task_status)
         finally:
             self.is_up = False
@@ -134,6 +163,13 @@ class Home:
                 if other is not self and other.is_up:
                     await dial(self.network, other.node)
             task_status.started()
+
+    def wall_ms(self) -> int:
+        """This home's clock, which may be wrong."""
+        return EPOCH_MS + round(trio.current_time() * 1000) + self.skew_ms
+
+    def _note(self, facts: ChannelFacts) -> None:
+        self.channels[facts.id] = facts
 
     async def _step(self, name: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -170,11 +206,18 @@ class Village:
                 await home.up()
 
     async def total(self) -> int:
-        """What M2 adds up to, from Anna's to the last: each by its own store, incomes included."""
+        """What M2 adds up to, from Anna's to the last: each by its own store, incomes included,
+        and what is in channels that are not settled."""
         homes = list(self.homes.values())
         assert all(home.is_up for home in homes)
         known = sum(home.ledger.standing().balance for home in homes)
         known += sum(home.ledger.standing().claimable for home in homes)
+        known += sum(
+            facts.funding
+            for home in homes
+            for facts in home.ledger.channels()
+            if facts.payer == home.node and facts.settled is None
+        )
         away = set(self.charter.allocations) - set(self.homes)
         return known + sum(self.charter.allocations[node] for node in away)
 

@@ -9,6 +9,7 @@ import pytest
 from node.storage import ledger as module
 from node.storage.database import open_database
 from node.storage.ledger import PROOFS_PER_ACCOUNT_MAX, LedgerStore, Records
+from node.storage.ledger_export import exported
 from protocol.envelope import Opened
 from protocol.identity import Identity, Seed
 from protocol.ids import NodeId
@@ -156,9 +157,10 @@ async def test_an_income_is_known_once_and_claimed_once(store: LedgerStore) -> N
     bruno, anna = Chain(BRUNO), Chain(ANNA)
     paid = bruno.add(pay(ANNA, 30, b"r" * 32))
     certified = bruno.certified[0]
+    await store.write(lambda it: it.show(certified, paid))
     for new in (True, False):
-        income = await store.write(lambda it: it.income(certified, paid, OWN))
-        assert (income is not None) is new
+        brought = await store.write(lambda it: it.brought(paid, OWN))
+        assert [one is not None for one in brought.incomes] == [new]
     # Before its chain has come it is shown apart, and a claim can be proven with it.
     assert await store.read(lambda it: it.certified_by_id(paid.id)) == certified
     assert await store.read(lambda it: it.sources_ahead(9)) == [(BRUNO.node, 1)]
@@ -169,13 +171,13 @@ async def test_an_income_is_known_once_and_claimed_once(store: LedgerStore) -> N
     assert (await store.read(lambda it: it.figures(OWN))).unclaimed == 0
     totals = await store.read(lambda it: it.totals())
     assert totals.sources_missing == 1
-    data = await store.read(lambda it: b"".join(it.export()))
+    data = await store.read(lambda it: b"".join(exported(it)))
     report = audit(CHARTER, lambda: [data], Depth.FULL)
     assert report.ok
     assert not report.complete
     await apply(store, bruno)
     assert not await store.read(lambda it: it.sources_ahead(9))
-    data = await store.read(lambda it: b"".join(it.export()))
+    data = await store.read(lambda it: b"".join(exported(it)))
     report = audit(CHARTER, lambda: [data], Depth.FULL)
     assert report.ok
     assert report.complete
@@ -190,7 +192,7 @@ async def test_an_income_that_was_claimed_before_it_was_known(store: LedgerStore
     await apply(store, bruno)
     figures = await store.read(lambda it: it.figures(OWN))
     assert (figures.claimable, figures.unclaimed) == (0, 0)
-    assert len(await store.read(lambda it: it.incomes_last(9))) == 1
+    assert len(await store.read(lambda it: it.pays_last(9))) == 1
 
 
 def contradiction(identity: Identity, number: int) -> Contradiction:

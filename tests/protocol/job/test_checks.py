@@ -11,10 +11,11 @@ from protocol.job.checks import (
     check_request,
     cost_worst,
     payment_for,
+    prompt_first,
 )
 from protocol.job.seed import seed_commitment, share_of_user_seed
-from protocol.limits import TEMPLATE_TOKENS_MAX
-from protocol.pricing import cost
+from protocol.limits import PROMPT_BYTES_PER_TOKEN, TEMPLATE_TOKENS_MAX
+from protocol.pricing import cost, prompt_prepaid
 from tests.protocol.samples import DEAL, NETWORK, PROVIDER, REQUESTER
 
 
@@ -25,6 +26,16 @@ def test_the_sample_job_keeps_every_rule():
     check_order(DEAL.order, DEAL.request)
 
 
+def test_who_advertises_a_gift_is_not_paid_by_a_channel():
+    """The requester has looked for none."""
+    free = replace(DEAL.quote, price_in=0, price_out=0)
+    check_quote(replace(free, payment="none"), DEAL.request, 0, 0)
+    check_quote(free, DEAL.request, 1, 0)
+    with pytest.raises(RemoteError) as caught:
+        check_quote(free, DEAL.request, 0, 0)
+    assert caught.value.code is Code.COST_EXCEEDED
+
+
 def test_the_worst_cost_is_that_of_the_longest_prompt_and_answer_or_the_cap():
     request, quote = DEAL.request, DEAL.quote
     tokens_in = request.prompt_bytes + TEMPLATE_TOKENS_MAX
@@ -32,7 +43,27 @@ def test_the_worst_cost_is_that_of_the_longest_prompt_and_answer_or_the_cap():
     assert cost_worst(replace(request, cost_max=most + 1), quote) == most
     assert cost_worst(replace(request, cost_max=most - 1), quote) == most - 1
     assert cost_worst(request, replace(quote, payment="none")) == 0
-    assert [payment_for(1, 0), payment_for(0, 1), payment_for(0, 0)] == ["at_end", "at_end", "none"]
+
+
+@pytest.mark.parametrize(("is_first", "word"), [(True, "channel-prompt-first"), (False, "channel")])
+def test_what_costs_anything_is_paid_by_a_channel(is_first, word):
+    prices = [(1, 0), (0, 1), (0, 0)]
+    said = [payment_for(*each, is_prompt_first=is_first) for each in prices]
+    assert said == [word, word, "none"]
+
+
+def test_what_a_prompt_pays_first_is_by_its_bytes_and_never_more_than_the_order_can_cost():
+    request, quote = DEAL.request, DEAL.quote
+    tokens = -(-request.prompt_bytes // PROMPT_BYTES_PER_TOKEN)
+    assert (
+        prompt_first(request, quote)
+        == tokens * 2
+        == prompt_prepaid(request.prompt_bytes, 2_000_000)
+    )
+    assert prompt_first(replace(request, cost_max=3), quote) == 3
+    assert prompt_first(request, replace(quote, price_in=0)) == 0
+    assert prompt_first(request, replace(quote, payment="channel")) == 0
+    assert prompt_first(request, replace(quote, payment="none")) == 0
 
 
 @pytest.mark.parametrize(

@@ -275,14 +275,14 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_provider_that_sends_garbage_is_refused_and_not_owed_for_it(name):
+def test_a_provider_that_sends_garbage_is_refused_and_not_paid_for_it(name):
     joint = Joint(deal_of(), MISTAKES[name])
     opening(joint)
     joint.model_embeds(vectors(3))
     joint.model_ends()
     joint.settle()
     assert joint.complaints == [Code.CONTRADICTION]
-    assert joint.owed is None
+    assert joint.paid == 0
     assert joint.heard_vectors == []
     assert joint.finished is not None
     assert joint.finished.receipt is None
@@ -305,4 +305,4 @@ def test_an_honest_provider_is_not():
     joint.model_ends()
     joint.settle()
     assert joint.complaints == []
-    assert joint.owed is not None
+    assert joint.paid > 0

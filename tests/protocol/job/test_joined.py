@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import Code
-from protocol.job.checks import cost_worst
+from protocol.job.checks import NO_PAYMENT, cost_worst
 from protocol.job.commitment import RUNNING_START, running_hash
 from protocol.job.seed import order_seed
-from protocol.pricing import cost
+from protocol.pricing import cost, cost_of_part
 from tests.protocol.job.joint import Joint
 from tests.protocol.samples import (
     ANSWER_IDS,
@@ -25,6 +25,7 @@ deals = st.builds(
     cost_max=st.integers(0, 400),
     prices=st.tuples(st.sampled_from([0, 2_000_000]), st.sampled_from([0, 1, 6_000_000])),
     chunk_tokens=st.integers(1, 16),
+    is_prompt_first=st.booleans(),
 )
 token_ids = st.lists(st.integers(0, (1 << 31) - 1), max_size=40)
 moves = st.lists(
@@ -66,26 +67,32 @@ def check(joint: Joint) -> None:
     assert finished.cost <= request.cost_max
     assert finished.output_tokens <= len(joint.heard_ids) <= request.output_tokens_max
     assert finished.reason != "none" or finished.failures
-    owed = 0 if joint.owed is None else joint.owed.amount
-    assert owed == finished.cost <= cost_worst(request, joint.deal.quote)
+    assert joint.paid == finished.cost <= cost_worst(request, joint.deal.quote)
     if ended is None:
-        assert owed == 0
+        assert joint.paid == 0
         return
-    assert owed <= ended.cost_signed <= ended.cost
+    assert joint.paid <= ended.cost
+    joint.channel.check()
+    if joint.counts_at_once and joint.deal.quote.payment != NO_PAYMENT:
+        assert ended.lost == max(0, ended.cost - joint.channel.on_disk)
     assert ended.cost <= request.cost_max
     assert ended.output_tokens == len(joint.said_ids)
     assert finished.output_tokens <= ended.output_tokens
     assert finished.cost <= ended.cost
     if ended.receipted:
         assert finished.receipt is not None
-        assert owed == ended.cost_signed == ended.cost
+        assert joint.paid == ended.cost
+        assert ended.lost == 0
     if finished.receipt is not None:
         assert (joint.heard_ids, joint.heard_text) == (joint.said_ids, joint.said_text)
         bill = (ended.input_tokens, ended.output_tokens, ended.cost)
         assert bill == (finished.input_tokens, finished.output_tokens, finished.cost)
         receipt, quote = finished.receipt, joint.deal.quote
         assert bill == (receipt.input_tokens, receipt.output_tokens, receipt.cost)
-        assert receipt.cost == cost(bill[0], bill[1], quote.price_in, quote.price_out)
+        whole = cost(bill[0], bill[1], quote.price_in, quote.price_out)
+        texts = len(joint.deal.order.prompt.texts)
+        part = cost_of_part(whole, len(joint.heard_vectors), texts) if texts else whole
+        assert receipt.cost == part
         assert finished.failures == ()
 
 

@@ -1,19 +1,16 @@
 """ProviderJob alone: each path by example, and any events at any time."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol import codec
 from protocol.errors import Code
 from protocol.ids import MessageId
-from protocol.job.commitment import RUNNING_START, running_hash
+from protocol.job.commitment import RUNNING_START
 from protocol.job.logprob import Logprob
-from protocol.job.provider import Action, End, ProviderJob, RefuseIt, RunModel, Say, StopModel
+from protocol.job.provider import ProviderJob
+from protocol.job.provider_actions import Action, End, RefuseIt, RunModel, Say, StopModel
 from protocol.job.provider_events import (
     CancelCame,
-    Event,
     ModelBegan,
     ModelEnded,
     ModelFailed,
@@ -26,13 +23,18 @@ from protocol.job.provider_events import (
 )
 from protocol.job.rows import leaf, root
 from protocol.job.terms import Chunk, Delta, Message, Prompt, Receipt, Started
+from protocol.job.window import Window
 from protocol.limits import KEEPALIVE_MS, PROVIDER_WAIT_MS_MAX
 from protocol.pricing import cost
 from tests.protocol.samples import REFUSE, Agreement, agreement
 
 DEAL = agreement()
-ORDER = OrderCame(DEAL.order, DEAL.order_id)
 BEGAN = ModelBegan(7, bytes(32))
+
+
+def came(deal: Agreement = DEAL, **changes) -> OrderCame:
+    """The order, on a channel whose window is never in the way."""
+    return OrderCame(replace(deal.order, **changes), deal.order_id, Window(1 << 20, 0))
 
 
 def job_at(stage: str, deal: Agreement = DEAL) -> ProviderJob:
@@ -40,7 +42,7 @@ def job_at(stage: str, deal: Agreement = DEAL) -> ProviderJob:
     job = ProviderJob(deal.request, deal.request_id, deal.quote, deal.quote_id, 0)
     if stage == "quoted":
         return job
-    job.handle(OrderCame(deal.order, deal.order_id), 1000)
+    job.handle(came(deal), 1000)
     if stage == "admitted":
         return job
     job.handle(BEGAN, 1000)
@@ -96,7 +98,7 @@ def test_probabilities_go_out_with_the_tokens_that_they_are_of():
 
 def test_an_order_runs_the_model_and_a_beginning_is_said():
     job = job_at("quoted")
-    (run,) = job.handle(ORDER, 10)
+    (run,) = job.handle(came(), 10)
     assert isinstance(run, RunModel)
     assert run.order == DEAL.order
     assert said(job.handle(BEGAN, 20)) == [Started(DEAL.order_id, 7, bytes(32))]
@@ -183,14 +185,14 @@ def test_a_quote_expires():
 
 
 def test_an_order_after_the_quote_expired_is_refused():
-    actions = job_at("quoted").handle(ORDER, DEAL.quote.valid_ms + 1)
+    actions = job_at("quoted").handle(came(), DEAL.quote.valid_ms + 1)
     assert not any(isinstance(action, RunModel) for action in actions)
     assert end_of(actions).code is Code.EXPIRED
 
 
 @pytest.mark.parametrize("stage", ["admitted", "running", "billed"])
 def test_an_order_that_comes_again_is_a_replay(stage):
-    actions = job_at(stage).handle(ORDER, 1001)
+    actions = job_at(stage).handle(came(), 1001)
     assert any(isinstance(a, RefuseIt) and a.code is Code.REPLAYED for a in actions)
     assert not any(isinstance(a, RunModel) for a in actions)
     assert any(isinstance(a, StopModel) for a in actions) == (stage != "billed")
@@ -198,7 +200,7 @@ def test_an_order_that_comes_again_is_a_replay(stage):
 
 
 def test_an_order_of_another_quote_is_a_replay():
-    other = OrderCame(replace(DEAL.order, quote=MessageId(bytes(32))), DEAL.order_id)
+    other = came(quote=MessageId(bytes(32)))
     assert end_of(job_at("quoted").handle(other, 1)).code is Code.REPLAYED
 
 
@@ -216,7 +218,7 @@ def test_an_order_of_another_quote_is_a_replay():
     ids=lambda changes: f"{changes}"[:40],
 )
 def test_an_order_that_does_not_keep_its_request_is_refused(changes):
-    order = OrderCame(replace(DEAL.order, **changes), DEAL.order_id)
+    order = came(**changes)
     actions = job_at("quoted").handle(order, 1)
     assert isinstance(actions[0], RefuseIt)
     assert end_of(actions).code is Code.PROMPT_MISMATCH
@@ -280,128 +282,3 @@ def test_a_model_that_fails_refuses_with_its_code():
 def test_a_receipt_before_the_bill_ends_it():
     bill = Receipt(DEAL.order_id, 7, 0, 14, RUNNING_START, 0, "none", 0, 0)
     assert end_of(job_at("running").handle(ReceiptCame(bill), 1001)).code is Code.UNEXPECTED
-
-
-class Books:
-    """An independent account of what a provider has said, with every rule checked as it speaks."""
-
-    def __init__(self, deal: Agreement) -> None:
-        self.deal = deal
-        self.ids: list[int] = []
-        self.text = ""
-        self.tokens = 0
-        self.running = RUNNING_START
-        self.input_tokens: int | None = None
-        self.closed = False
-        self.receipt: Receipt | None = None
-        self.ends: list[End] = []
-
-    def note(self, action: Action) -> None:
-        assert not self.ends, "an action after the end"
-        if isinstance(action, End):
-            self.ends.append(action)
-            assert action.cost <= self.deal.request.cost_max
-        if not isinstance(action, Say):
-            return
-        message = action.message
-        assert codec.decode(codec.encode(message), type(message)) == message
-        assert self.receipt is None
-        match message:
-            case Started():
-                assert self.input_tokens is None
-                self.input_tokens = message.prompt_tokens
-            case Delta():
-                assert not self.closed
-                self.ids += message.ids
-                self.text += message.text
-                assert len(self.ids) <= self.deal.quote.chunk_tokens
-            case Chunk():
-                self._chunk(message)
-            case Receipt():
-                assert self.closed
-                assert (message.output_tokens, message.cost) == (self.tokens, self._cost())
-                assert (message.input_tokens, message.running) == (self.input_tokens, self.running)
-                self.receipt = message
-
-    def _chunk(self, chunk: Chunk) -> None:
-        assert not self.closed
-        assert list(chunk.ids) == self.ids
-        assert (chunk.first_t, chunk.terms) == (self.tokens, self.deal.terms)
-        self.running = running_hash(self.running, self.tokens, self.ids, self.text)
-        self.tokens += len(self.ids)
-        assert chunk.running == self.running
-        assert chunk.cost == self._cost() <= self.deal.request.cost_max
-        assert self.tokens <= self.deal.request.output_tokens_max
-        self.ids, self.text, self.closed = [], "", chunk.finish != "none"
-
-    def _cost(self) -> int:
-        assert self.input_tokens is not None
-        quote = self.deal.quote
-        return cost(self.input_tokens, self.tokens, quote.price_in, quote.price_out)
-
-
-deals = st.builds(
-    agreement,
-    output_tokens_max=st.integers(1, 50),
-    time_ms_max=st.sampled_from([0, 300, 20_000, 60_000]),
-    cost_max=st.integers(0, 400),
-    chunk_tokens=st.integers(1, 16),
-)
-events = st.one_of(
-    st.sampled_from(["order", "order", "another order", "receipt", "another receipt"]),
-    st.builds(ModelBegan, st.integers(0, 40), st.just(bytes(32))),
-    st.builds(ModelBegan, st.integers(0, 40), st.just(bytes(32))),
-    st.builds(ModelSaid, st.lists(st.integers(0, 9), max_size=40), st.text(max_size=4)),
-    st.builds(ModelSaid, st.lists(st.integers(0, 9), max_size=4), st.text(max_size=4)),
-    st.builds(ModelEnded, st.sampled_from(["stop", "length", "cancelled"])),
-    st.just(ModelFailed(Code.WORKER_FAILED, "")),
-    st.sampled_from([CancelCame(), RefuseCame(REFUSE), RequesterLost()]),
-    st.just(TimePassed()),
-)
-gaps = st.sampled_from([0, 0, 1, 200, 250, 5_000, 31_000])
-
-
-def event_of(choice: str | Event, deal: Agreement, books: Books) -> Event:
-    receipt = books.receipt or Receipt(deal.order_id, 0, 0, 0, RUNNING_START, 0, "none", 0, 0)
-    match choice:
-        case "order":
-            return OrderCame(deal.order, deal.order_id)
-        case "another order":
-            return OrderCame(replace(deal.order, quote=MessageId(bytes(32))), deal.order_id)
-        case "receipt":
-            return ReceiptCame(receipt)
-        case "another receipt":
-            return ReceiptCame(replace(receipt, ms_total=receipt.ms_total + 1))
-    assert not isinstance(choice, str)
-    return choice
-
-
-@pytest.mark.parametrize("stage", ["quoted", "running"])
-@given(deals, st.lists(st.tuples(events, gaps), max_size=30))
-@settings(max_examples=400, deadline=None)
-def test_any_events_at_any_time_end_it_once(stage, deal, script):
-    job, books, now = job_at("quoted", deal), Books(deal), 0
-    opening = [("order", 0), (BEGAN, 0)] if stage == "running" else []
-    for choice, gap in [*opening, *script]:
-        if job.over:
-            break
-        now += gap
-        if isinstance(choice, TimePassed) and job.wake_at is not None and now < job.wake_at:
-            assert job.handle(choice, now) == []
-            continue
-        for action in job.handle(event_of(choice, deal, books), now):
-            books.note(action)
-        assert (job.wake_at is None) == job.over == bool(books.ends)
-    # With nothing but time it ends: an hour of keepalives at most, here a minute.
-    for _ in range(60):
-        if job.over:
-            break
-        assert job.wake_at is not None
-        now = max(now, job.wake_at)
-        for action in job.handle(TimePassed(), now):
-            books.note(action)
-    assert job.over
-    assert len(books.ends) == 1
-    if books.ends[0].receipted:
-        assert books.receipt is not None
-        assert books.ends[0].cost == books.receipt.cost

@@ -1,16 +1,14 @@
 """RequesterJob alone: each path by example, and any events of any provider at any time."""
 
-import dataclasses
-
 import pytest
 from msgspec.structs import replace
 
 from protocol.errors import Code
 from protocol.ids import MessageId, NodeId
-from protocol.job.checks import cost_worst
-from protocol.job.commitment import RUNNING_START, running_hash, terms_digest
+from protocol.job.commitment import RUNNING_START, running_hash
 from protocol.job.logprob import Logprob
-from protocol.job.requester import (
+from protocol.job.requester import RequesterJob
+from protocol.job.requester_actions import (
     Accepted,
     Action,
     Ask,
@@ -19,8 +17,7 @@ from protocol.job.requester import (
     Deliver,
     Drop,
     Finished,
-    Owe,
-    RequesterJob,
+    Pay,
     SendCancel,
     SendOrder,
     SendRefuse,
@@ -29,7 +26,7 @@ from protocol.job.requester_events import (
     Came,
     CancelAsked,
     Event,
-    NotOrdered,
+    Funded,
     OrderSent,
     ProviderLost,
     QuoteCame,
@@ -44,7 +41,7 @@ from protocol.limits import (
     SILENCE_MS_MAX,
 )
 from protocol.pricing import cost
-from tests.protocol.samples import MODEL, REFUSE, Agreement, agreement, message_id
+from tests.protocol.samples import MODEL, REFUSE, Agreement, agreement
 
 DEAL = agreement()
 CANDIDATES = [
@@ -68,12 +65,16 @@ def receipt(last: Chunk, tokens: int) -> Receipt:
 
 
 def job_at(stage: str, deal: Agreement = DEAL, attempt: int = 1) -> RequesterJob:
-    """A job whose attempt has come to a stage at time 0: asked, quoted, ordered, running, ended."""
+    """A job whose attempt has come to a stage at time 0: funding, funded, asked, quoted,
+    ordered, running or ended."""
     job = RequesterJob(CANDIDATES, deal.request.time_ms_max, 0)
     job.begin(0)
     for failed in range(1, attempt):
         job.handle(Came(failed, REFUSE), 0)
+    if stage == "funding":
+        return job
     stages: list[tuple[str, list[Event]]] = [
+        ("funded", [Funded(attempt)]),
         ("asked", [RequestSent(attempt, deal.request, deal.request_id)]),
         ("quoted", [QuoteCame(attempt, deal.quote, deal.quote_id)]),
         ("ordered", [OrderSent(attempt, deal.order_id)]),
@@ -96,21 +97,20 @@ def finished(actions: list[Action]) -> Finished:
 def test_a_whole_job():
     job = RequesterJob(CANDIDATES[:1], 60_000, 0)
     assert job.wake_at is None
-    assert job.begin(0) == [Ask(1, CANDIDATES[0])]
+    assert job.begin(0) == [Ask(1, CANDIDATES[0], 0)]
+    assert job.handle(Funded(1), 4) == []
     assert job.handle(RequestSent(1, DEAL.request, DEAL.request_id), 5) == []
-    worst = cost_worst(DEAL.request, DEAL.quote)
     assert job.handle(QuoteCame(1, DEAL.quote, DEAL.quote_id), 10) == [
-        SendOrder(1, DEAL.quote_id, worst)
+        SendOrder(1, DEAL.quote_id, True, 0)
     ]
     assert job.handle(OrderSent(1, DEAL.order_id), 11) == []
     assert job.handle(Came(1, STARTED), 20) == [Accepted(1, CANDIDATES[0], DEAL.quote, 7)]
     assert job.handle(Came(1, Delta(DEAL.order_id, (5,), "a")), 21) == [Deliver((5,), "a")]
     assert job.handle(Came(1, Delta(DEAL.order_id, (), "")), 22) == []
     last = chunk((5,), "a")
-    assert job.handle(Came(1, last), 23) == []
+    assert job.handle(Came(1, last), 23) == [Pay(1, DEAL.order_id, 1, last.cost)]
     bill = receipt(last, 1)
     assert job.handle(Came(1, bill), 24) == [
-        Owe(1, DEAL.order_id, last.cost, bill),
         Countersign(1, bill),
         Finished("stop", CANDIDATES[0], bill, 7, 1, last.cost, ()),
     ]
@@ -123,6 +123,7 @@ def running(logprobs):
     sampling = replace(DEAL.request.sampling, logprobs=logprobs)
     job = RequesterJob(CANDIDATES[:1], 60_000, 0)
     job.begin(0)
+    job.handle(Funded(1), 4)
     job.handle(RequestSent(1, replace(DEAL.request, sampling=sampling), DEAL.request_id), 5)
     job.handle(QuoteCame(1, DEAL.quote, DEAL.quote_id), 10)
     job.handle(OrderSent(1, DEAL.order_id), 11)
@@ -154,7 +155,7 @@ def test_probabilities_of_other_tokens_or_too_many_are_a_contradiction(asked, to
 def test_a_busy_provider_is_passed_over():
     job = RequesterJob(CANDIDATES, 60_000, 0)
     job.begin(0)
-    assert job.handle(Came(1, REFUSE), 5) == [Drop(1), Ask(2, CANDIDATES[1])]
+    assert job.handle(Came(1, REFUSE), 5) == [Drop(1), Ask(2, CANDIDATES[1], 0)]
     assert job.handle(Came(1, REFUSE), 6) == [], "the first has no more to say"
     assert [each.code for each in job.failures] == [Code.BUSY]
     assert job.failures[0].retry_ms == REFUSE.retry_ms
@@ -164,7 +165,7 @@ def test_so_many_providers_are_tried_and_no_more():
     job = RequesterJob(CANDIDATES, 60_000, 0)
     actions = job.begin(0)
     for attempt in range(1, ATTEMPTS_MAX + 1):
-        assert actions[-1] == Ask(attempt, CANDIDATES[attempt - 1])
+        assert actions[-1] == Ask(attempt, CANDIDATES[attempt - 1], 0)
         actions = job.handle(Came(attempt, REFUSE), 5)
     end = finished(actions)
     assert (end.reason, len(end.failures), end.cost) == ("none", ATTEMPTS_MAX, 0)
@@ -173,11 +174,11 @@ def test_so_many_providers_are_tried_and_no_more():
 @pytest.mark.parametrize("stage", ["asked", "quoted", "ordered"])
 def test_a_loss_or_silence_before_the_start_goes_to_the_next(stage):
     lost = job_at(stage).handle(ProviderLost(1, Code.LOST, "gone"), 1)
-    assert lost == [Drop(1), Ask(2, CANDIDATES[1])]
+    assert lost == [Drop(1), Ask(2, CANDIDATES[1], 0)]
     job = job_at(stage)
     assert job.wake_at == HANDSHAKE_MS_MAX
     assert job.handle(TimePassed(), HANDSHAKE_MS_MAX - 1) == []
-    assert job.handle(TimePassed(), HANDSHAKE_MS_MAX) == [Drop(1), Ask(2, CANDIDATES[1])]
+    assert job.handle(TimePassed(), HANDSHAKE_MS_MAX) == [Drop(1), Ask(2, CANDIDATES[1], 0)]
 
 
 def test_a_queue_that_was_quoted_is_waited_for():
@@ -193,7 +194,7 @@ def test_a_loss_in_mid_answer_ends_the_job():
     assert drop == Drop(1)
     assert isinstance(end, Finished)
     assert (end.reason, end.failures[-1].code, end.receipt) == ("none", Code.LOST, None)
-    assert (end.output_tokens, end.cost) == (0, 0), "no chunk was signed, so nothing is owed"
+    assert (end.output_tokens, end.cost) == (0, 0), "no chunk was signed, so nothing is paid"
 
 
 def test_silence_in_mid_answer_ends_the_job_and_a_keepalive_is_no_silence():
@@ -218,9 +219,8 @@ def test_a_cancel_in_mid_answer_waits_for_the_bill():
     assert job.handle(CancelAsked(), 2) == [SendCancel(1, DEAL.order_id)]
     assert job.handle(CancelAsked(), 3) == []
     last = chunk((5,), "a", "cancelled")
-    job.handle(Came(1, last), 4)
-    owe, countersign, end = job.handle(Came(1, receipt(last, 1)), 5)
-    assert owe == Owe(1, DEAL.order_id, last.cost, receipt(last, 1))
+    assert job.handle(Came(1, last), 4) == [Pay(1, DEAL.order_id, 1, last.cost)]
+    countersign, end = job.handle(Came(1, receipt(last, 1)), 5)
     assert isinstance(countersign, Countersign)
     assert (finished([end]).reason, finished([end]).cost) == ("cancelled", last.cost)
 
@@ -259,53 +259,6 @@ def test_a_bill_that_does_not_come_leaves_the_answer_whole():
     assert (end.reason, end.receipt, end.failures[-1].code) == ("stop", None, Code.TIMEOUT)
 
 
-def owed(actions: list[Action]) -> list[Owe]:
-    return [action for action in actions if isinstance(action, Owe)]
-
-
-def test_signed_chunks_are_owed_under_the_order_when_the_provider_is_lost():
-    job = job_at("running")
-    job.handle(Came(1, Delta(DEAL.order_id, (5,), "a")), 1)
-    signed = chunk((5,), "a", "none")
-    job.handle(Came(1, signed), 2)
-    job.handle(Came(1, Delta(DEAL.order_id, (6,), "b")), 3)
-    actions = job.handle(ProviderLost(1, Code.LOST, "gone"), 4)
-    assert owed(actions) == [Owe(1, DEAL.order_id, signed.cost, None)], "and no unsigned word"
-
-
-def test_a_bill_that_does_not_come_or_is_disputed_leaves_the_signed_chunks_owed():
-    owe = Owe(1, DEAL.order_id, chunk().cost, None)
-    assert owed(job_at("ended").handle(TimePassed(), HANDSHAKE_MS_MAX)) == [owe]
-    dear = replace(receipt(chunk(), 0), cost=chunk().cost + 1)
-    actions = job_at("ended").handle(Came(1, dear), 1)
-    assert owed(actions) == [owe]
-    assert not [action for action in actions if isinstance(action, Countersign)]
-
-
-@pytest.mark.parametrize("changes", [{"payment": "none"}, {"price_in": 0, "price_out": 0}], ids=str)
-def test_nothing_is_owed_where_nothing_is_paid_or_costs_anything(changes):
-    quote = replace(DEAL.quote, **changes)
-    quote_id = message_id(quote)
-    terms = terms_digest(DEAL.request_id, quote_id)
-    deal = dataclasses.replace(DEAL, quote=quote, quote_id=quote_id, terms=terms)
-    job = job_at("quoted", deal)
-    assert cost_worst(deal.request, quote) == 0
-    job.handle(OrderSent(1, deal.order_id), 0)
-    job.handle(Came(1, STARTED), 0)
-    last = chunk(deal=deal)
-    job.handle(Came(1, last), 0)
-    assert owed(actions := job.handle(Came(1, receipt(last, 0)), 0)) == []
-    assert isinstance(actions[0], Countersign)
-
-
-def test_an_order_that_we_cannot_pay_is_not_placed_and_the_next_is_asked():
-    job = job_at("quoted", attempt=2)
-    actions = job.handle(NotOrdered(2, Code.OVERDRAWN, "Too little."), 1)
-    assert actions == [Drop(2), Ask(3, CANDIDATES[2])]
-    failure = job.failures[-1]
-    assert (failure.candidate, failure.code) == (None, Code.OVERDRAWN)
-
-
 def test_a_code_that_we_do_not_know_is_a_refusal():
     job = job_at("asked")
     job.handle(Came(1, Refuse(b"", "FROM_THE_FUTURE", "Not yet.", 5)), 1)
@@ -320,7 +273,7 @@ def test_a_code_that_we_do_not_know_is_a_refusal():
         ({"mode": "cuda-bf16/gguf"}, Code.MODE_NOT_SERVED),
         ({"price_in": DEAL.quote.price_in + 1}, Code.COST_EXCEEDED),
         ({"price_out": DEAL.quote.price_out + 1}, Code.COST_EXCEEDED),
-        ({"payment": "channel"}, Code.KIND_NOT_SERVED),
+        ({"payment": "at_end"}, Code.KIND_NOT_SERVED),
     ],
     ids=str,
 )
@@ -328,7 +281,7 @@ def test_a_quote_that_is_not_what_was_asked_for_goes_to_the_next(changes, code):
     quote = replace(DEAL.quote, **changes)
     refusal, drop, ask = job_at("asked").handle(QuoteCame(1, quote, DEAL.quote_id), 1)
     assert isinstance(refusal, SendRefuse)
-    assert (refusal.code, drop, ask) == (code, Drop(1), Ask(2, CANDIDATES[1]))
+    assert (refusal.code, drop, ask) == (code, Drop(1), Ask(2, CANDIDATES[1], 0))
 
 
 def test_a_second_quote_and_a_bill_out_of_turn_are_unexpected():

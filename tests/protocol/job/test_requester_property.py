@@ -9,7 +9,8 @@ from protocol.errors import Code
 from protocol.ids import NodeId
 from protocol.job.checks import cost_worst
 from protocol.job.commitment import RUNNING_START, running_hash
-from protocol.job.requester import (
+from protocol.job.requester import RequesterJob
+from protocol.job.requester_actions import (
     Action,
     Ask,
     Candidate,
@@ -17,8 +18,7 @@ from protocol.job.requester import (
     Deliver,
     Drop,
     Finished,
-    Owe,
-    RequesterJob,
+    Pay,
     SendOrder,
     SendRefuse,
 )
@@ -26,6 +26,8 @@ from protocol.job.requester_events import (
     Came,
     CancelAsked,
     Event,
+    Funded,
+    NotOrdered,
     OrderSent,
     ProviderLost,
     QuoteCame,
@@ -53,6 +55,7 @@ class Scene:
         self.attempt = 0
         self.asked = False
         self.ordering = False
+        self.funding = False
         self.ids: list[int] = []  # Delivered in this attempt.
         self.text = ""
         self.open_ids: list[int] = []
@@ -60,31 +63,36 @@ class Scene:
         self.covered = 0
         self.running = RUNNING_START
         self.last: Chunk | None = None
-        self.owed: list[Owe] = []
+        self.paid = 0
+        self.ahead = 0  # With all orders that were placed.
         self.ends: list[Finished] = []
 
     def note(self, actions: list[Action]) -> None:
         for action in actions:
             assert not self.ends, "an action after the end"
             match action:
-                case Ask(attempt):
+                case Ask(attempt, _, spent):
                     assert attempt == self.attempt + 1 <= ATTEMPTS_MAX
+                    assert spent == self.ahead, "what a lost order paid counts against the cap"
+                    self.funding = True
                     assert not self.ids, "an attempt after the answer began"
                     self.attempt, self.asked, self.ordering = attempt, True, False
-                case SendOrder():
+                case SendOrder(_, _, is_paid, ahead):
+                    assert is_paid
                     self.ordering = True
+                    self.ahead += ahead
                 case Deliver(ids, text):
                     self.ids += ids
                     self.text += text
                     self.open_ids += ids
                     self.open_text += text
-                case Owe(_, order_id, amount, bill):
-                    assert not self.owed, "an order that is owed for twice"
-                    assert (order_id, amount) == (self.deal.order_id, self.cost())
-                    assert bill is None or bill.cost == amount
-                    self.owed.append(action)
+                case Pay(_, order_id, first_t, price):
+                    assert order_id == self.deal.order_id
+                    assert first_t == self.covered + len(self.open_ids)
+                    assert self.paid <= price <= self.deal.request.cost_max, "M6"
+                    self.paid = price
                 case Countersign(_, bill):
-                    assert [owe.receipt for owe in self.owed] == ([bill] if bill.cost else [])
+                    assert bill.cost == self.paid
                     assert (bill.output_tokens, bill.cost) == (self.covered, self.cost())
                     assert bill.running == self.running
                 case Finished():
@@ -98,13 +106,19 @@ class Scene:
         """The event of this name, or None where the shell would never feed it now."""
         deal, attempt = self.deal, max(1, self.attempt)
         match choice:
-            case "sent" if self.asked:
+            case "funded" if self.funding:
+                self.funding = False
+                return Funded(attempt)
+            case "unfunded" if self.funding:
+                self.funding = False
+                return NotOrdered(attempt, Code.OVERDRAWN, "")
+            case "sent" if self.asked and not self.funding:
                 self.asked = False
                 return RequestSent(attempt, deal.request, deal.request_id)
             case "ordered" if self.ordering:
                 self.ordering = False
                 return OrderSent(attempt, deal.order_id)
-            case "sent" | "ordered":
+            case "sent" | "ordered" | "funded" | "unfunded":
                 return None
             case "quote":
                 return QuoteCame(attempt, deal.quote, deal.quote_id)
@@ -118,6 +132,8 @@ class Scene:
                 return Came(attempt, self._receipt())
             case "refuse":
                 return Came(attempt, REFUSE)
+            case "unpaid":
+                return Came(attempt, replace(REFUSE, code=Code.UNPAID))
             case "lost":
                 return ProviderLost(attempt, Code.LOST, "")
             case "late":
@@ -146,6 +162,7 @@ class Scene:
     def took(self, event: Event, complained: bool) -> None:
         """Keep the books of a chunk that was taken."""
         if isinstance(event, Came) and isinstance(event.message, Chunk) and not complained:
+            self.last = event.message
             self.running = event.message.running
             self.covered += len(event.message.ids)
             self.open_ids, self.open_text = [], ""
@@ -155,12 +172,12 @@ class Scene:
         return Receipt(self.deal.order_id, *bill, 0, "none", 0, 0)
 
 
-STRAIGHT = ["sent", "quote", "ordered", "started"]
+STRAIGHT = ["funded", "sent", "quote", "ordered", "started"]
 choices = st.sampled_from(
     [
         *STRAIGHT,
         *("delta", "delta", "chunk", "chunk", "last", "receipt", "receipt", "dear chunk"),
-        *("refuse", "lost", "late", "cancel", "time", "time"),
+        *("refuse", "unpaid", "unfunded", "lost", "late", "cancel", "time", "time"),
     ]
 )
 steps = st.tuples(
@@ -175,6 +192,7 @@ deals = st.builds(
     time_ms_max=st.sampled_from([0, 1, 20_000, 60_000]),
     cost_max=st.integers(0, 200),
     chunk_tokens=st.integers(1, 16),
+    is_prompt_first=st.booleans(),
 )
 
 
@@ -207,7 +225,7 @@ def test_any_events_at_any_time_end_it_once(opening, deal, candidates, script):
     assert job.over
     (end,) = scene.ends
     assert end.cost <= cost_worst(deal.request, deal.quote) <= deal.request.cost_max
-    assert sum(owe.amount for owe in scene.owed) == end.cost
+    assert scene.paid == end.cost == (scene.cost() if scene.last else 0)
     assert end.output_tokens <= len(scene.ids) <= deal.request.output_tokens_max
     assert end.reason != "none" or end.failures
     if end.receipt is not None:

@@ -1,11 +1,11 @@
 """A network of four witnesses with fixed keys, entries at will, and a store that can crash."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from protocol.envelope import Opened, Signed, seal
 from protocol.identity import Identity, Seed
-from protocol.ids import NodeId
+from protocol.ids import MessageId, NodeId
 from protocol.ledger.account import Account, opening
 from protocol.ledger.certificate import (
     Certificate,
@@ -15,9 +15,21 @@ from protocol.ledger.certificate import (
     vote_signed,
 )
 from protocol.ledger.charter import Charter, charter
-from protocol.ledger.entry import Claim, Entry, Pay, Source, SourceKey, change, sources_of
+from protocol.ledger.entry import (
+    Claim,
+    Entry,
+    Open,
+    Pay,
+    Source,
+    SourceKey,
+    TopUp,
+    change,
+    sources_of,
+)
 from protocol.ledger.genesis import Genesis, genesis_made
 from protocol.ledger.proof import Breach
+from protocol.ledger.settlement import Seat
+from protocol.ledger.statement import Settlement
 from protocol.ledger.witness import Applied, Follower
 
 WITNESSES = sorted(
@@ -41,6 +53,20 @@ def genesis_of(witnesses: int = 4) -> Genesis:
 
 GENESIS = genesis_of()
 CHARTER = charter(GENESIS)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A past of one's own making."""
+
+    claimed: Mapping[SourceKey, int] = field(default_factory=dict)
+    fundings: Mapping[bytes, int] = field(default_factory=dict)
+
+    def claimed_at(self, source: SourceKey) -> int | None:
+        return self.claimed.get(source)
+
+    def funding(self, channel: MessageId) -> int | None:
+        return self.fundings.get(channel)
 
 
 def start(identity: Identity, rules: Charter = CHARTER) -> Account:
@@ -70,7 +96,7 @@ def entry_after(before: Account, body, rules: Charter = CHARTER, **changed) -> E
     return replace_fields(entry, balance=balance)
 
 
-def replace_fields(value, **changed):
+def replace_fields(value, /, **changed):
     fields = {name: getattr(value, name) for name in value.__struct_fields__}
     return type(value)(**(fields | changed))
 
@@ -85,10 +111,15 @@ def opened_entry(identity: Identity, entry: Entry) -> Opened[Entry]:
 
 def sealed(signed: Signed, by: Iterable[int] = (0, 1, 2), rules: Charter = CHARTER) -> Certified:
     """A certificate of whichever witnesses, however few or wrong."""
+    return certified_by([WITNESSES[number] for number in by], signed, rules)
+
+
+def certified_by(witnesses: Iterable[Identity], signed: Signed, rules: Charter) -> Certified:
+    """A certificate of these witnesses."""
     few = replace(rules, quorum=0)
     seals = [
-        seal_of(vote_signed(WITNESSES[number], signed.id, rules.network), signed.id, few)
-        for number in by
+        seal_of(vote_signed(identity, signed.id, rules.network), signed.id, few)
+        for identity in witnesses
     ]
     certificate = certificate_made(signed.id, seals, few)
     assert certificate is not None
@@ -126,6 +157,9 @@ class Store:
         self.claims: dict[tuple[NodeId, SourceKey], int] = {}
         self.entries: dict[tuple[NodeId, int], Certified] = {}
         self.votes: dict[tuple[NodeId, int], Signed] = {}
+        self.fundings: dict[tuple[NodeId, MessageId], int] = {}
+        self.seats: dict[MessageId, Seat] = {}
+        self.settlements: dict[MessageId, Settlement] = {}
         self.stop: Breach | Certified | None = None
 
     def account(self, account: NodeId) -> Account:
@@ -133,6 +167,15 @@ class Store:
 
     def claimed_at(self, account: NodeId, source: SourceKey) -> int | None:
         return self.claims.get((account, source))
+
+    def funding(self, account: NodeId, channel: MessageId) -> int | None:
+        return self.fundings.get((account, channel))
+
+    def seat(self, channel: MessageId) -> Seat:
+        return self.seats.get(channel, Seat())
+
+    def settlement(self, channel: MessageId) -> Settlement | None:
+        return self.settlements.get(channel)
 
     def certified(self, account: NodeId, seq: int) -> Certified | None:
         return self.entries.get((account, seq))
@@ -152,6 +195,11 @@ class Store:
         self.entries[entry.account, entry.seq] = applied.certified
         for source in sources_of(entry):
             self.claims[entry.account, source.key] = entry.seq
+        if isinstance(entry.body, Open):
+            self.fundings[entry.account, applied.opened.id] = entry.body.deposit
+        elif isinstance(entry.body, TopUp):
+            key = entry.account, entry.body.channel
+            self.fundings[key] = self.fundings.get(key, 0) + entry.body.amount
 
 
 def follow_all(follower: Follower, store: Store, certified: Iterable[Certified]) -> None:

@@ -13,6 +13,7 @@ from tests.protocol.ledger.chains import (
     BRUNO,
     CHARTER,
     Chain,
+    Remembered,
     entry_after,
     pay,
     sealed,
@@ -33,7 +34,7 @@ def next_signed(state: Account, amount: int):
 
 
 def journal(seq: int, pending=None, *, restored: bool = False) -> Journal:
-    return Journal(STATES[seq], lambda source: None, pending, restored)
+    return Journal(STATES[seq], Remembered(), pending, restored)
 
 
 def view(seq: int, voted=None):

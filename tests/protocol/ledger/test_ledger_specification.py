@@ -16,9 +16,24 @@ from protocol.errors import Code, RemoteError
 from protocol.identity import digest
 from protocol.ledger.certificate import Certificate, Certified, Seal, Vote, certified_decoded
 from protocol.ledger.charter import quorum
-from protocol.ledger.entry import LATER_KINDS, Claim, Entry, Pay, Source, entry_read
+from protocol.ledger.checkpoint import Checkpoint, Checkpointed, Holding
+from protocol.ledger.entry import LATER_KINDS, Claim, Entry, Open, Pay, Source, TopUp, entry_read
 from protocol.ledger.export import Header, Shown, frame_decoded
 from protocol.ledger.proof import Breach, Contradiction, breach_decoded, contradiction_decoded
+from protocol.ledger.resumed import Held, Kept, Resumed
+from protocol.ledger.settlement import Seat
+from protocol.ledger.statement import (
+    Commit,
+    Locked,
+    Prepare,
+    PrepareCertificate,
+    Proposal,
+    Report,
+    ReportShown,
+    Settlement,
+    TurnAsk,
+)
+from protocol.ledger.voucher import Voucher
 from protocol.limits import CODEC_DEPTH_MAX
 from scripts.ledger_examples import parts, with_examples
 from scripts.vector_text import VECTORS
@@ -27,10 +42,13 @@ from tests.protocol.ledger.chains import ANNA, CHARTER
 SOURCES = Path(sync.__file__).parent
 TEXT = (SOURCES.parent / "SPEC.md").read_text(encoding="utf-8")
 INNER: list[type[Struct]] = [
-    *(Entry, Pay, Claim, Source),
+    *(Entry, Pay, Open, TopUp, Claim, Source),
     *(Vote, Seal, Certificate, Certified),
     *(Contradiction, Breach),
     *(Header, Shown),
+    *(Voucher, TurnAsk, Proposal, Report, Locked, Prepare, Commit),
+    *(PrepareCertificate, Settlement, ReportShown, Seat),
+    *(Holding, Checkpoint, Checkpointed, Resumed, Held, Kept),
 ]
 STRUCTS = [*INNER, *sync.MESSAGE_BYTES_MAX]
 WIRE = "20. The ledger on the wire"
@@ -99,8 +117,9 @@ def test_every_field_stands_there_in_order_with_its_bounds(kind):
 
 def test_the_genesis_has_what_the_ledger_reads():
     fields = [cells[0] for cells in rows(section("`genesis`"))]
-    assert fields[-1] == "`pay_min`"
-    for name in ("supply", "allocations", "witnesses", "entry_fee", "pay_min"):
+    assert fields[-2:] == ["`grace_ms`", "`window_ms`"]
+    read = ("supply", "allocations", "witnesses", "entry_fee", "pay_min", "grace_ms", "window_ms")
+    for name in read:
         assert f"`{name}`" in section("What the genesis fixes")
         assert f"`{name}`" in fields
 
@@ -173,7 +192,7 @@ def test_names_on_the_wire_and_later_kinds_stand_there():
     assert f"`{sync.LEDGER_PROTOCOL}`" in section(WIRE)
     assert f"`{sync.LEDGER_PROTOCOL}`" in section("4. Frames and streams")
     assert "`/ayni/<net>/proofs/1`" in section("Proofs by gossip")
-    for kind in (*LATER_KINDS, "earned", "rest", "fee"):
+    for kind in LATER_KINDS:
         assert f"`{kind}`" in section("Kinds of later versions")
 
 
@@ -210,7 +229,8 @@ def test_examples_are_those_of_the_vectors():
 
 def test_every_message_proof_and_form_has_its_example():
     proofs, messages = load("ledger_proofs"), load("ledger_messages")
-    assert set(EXAMPLES) >= {*proofs, *messages}
+    settlement = load("ledger_settlement")
+    assert set(EXAMPLES) >= {*proofs, *messages, *settlement["signed"], *settlement["certificates"]}
     shown = {json.loads(lines_of(EXAMPLES[name])["value"])["type"] for name in messages}
     assert shown == {title(kind) for kind in sync.MESSAGE_BYTES_MAX}
     assert set(EXAMPLES) >= {"genesis", "pay", "claim", "vote", "certificate", "certified"}

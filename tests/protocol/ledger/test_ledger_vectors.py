@@ -8,8 +8,9 @@ import pytest
 from nacl.signing import SigningKey, VerifyKey
 
 from protocol import codec
-from protocol.envelope import Signed
+from protocol.envelope import Signed, unseal
 from protocol.ledger import sync
+from protocol.ledger.agreement import prepared_checked, report_checked, settlement_checked
 from protocol.ledger.audit import Depth, audit
 from protocol.ledger.certificate import certified_checked, certified_decoded
 from protocol.ledger.charter import charter
@@ -21,9 +22,11 @@ from protocol.ledger.proof import (
     contradiction_checked,
     contradiction_decoded,
 )
+from protocol.ledger.settlement import seat_decoded
+from protocol.ledger.statement import Locked, PrepareCertificate, ReportShown, Settlement
 from scripts.record_ledger_vectors import RECORDED
 from scripts.vector_text import VECTORS, text_of
-from tests.protocol.ledger.ledger_samples import ENTRIES, EXPORTS, MESSAGES, PROOFS
+from tests.protocol.ledger.ledger_samples import ENTRIES, EXPORTS, MESSAGES, PROOFS, SIGNED
 
 
 def load(name: str):
@@ -103,7 +106,10 @@ def test_chains_link_by_ids_and_add_up():
     )
     assert entries["pay_with_reference"]["value"]["prev"] == "0x" + entries["pay"]["id"]
     assert entries["claim"]["value"]["body"]["sources"][0]["id"] == "0x" + entries["pay"]["id"]
-    assert [entry["value"]["balance"] for entry in entries.values()] == [70, 50, 70, 0, 90]
+    assert [entry["value"]["balance"] for entry in entries.values()] == [
+        *(70, 50, 70, 0, 90),
+        *(60, 50, 65, 75),
+    ]
 
 
 def test_votes_and_certificates(rules):
@@ -149,6 +155,36 @@ def test_messages(name):
     assert decode(data) == MESSAGES[name]
 
 
+@pytest.mark.parametrize("name", SIGNED)
+def test_vouchers_and_statements(name, rules):
+    vector = load("ledger_settlement")["signed"][name]
+    kind, signed = SIGNED[name]
+    assert packed(vector["value"]).hex() == vector["bytes"]
+    assert vector["domain"] == f"{vector['value']['type']}/1"
+    check_envelope(vector, rules.network)
+    said = codec.decode(bytes.fromhex(vector["envelope"]), Signed)
+    assert unseal(said, rules.network, kind, 256).value == codec.decode(signed.body, kind)
+
+
+def test_what_settles_a_channel(rules):
+    made = load("ledger_settlement")["certificates"]
+    for name, vector in made.items():
+        assert packed(vector["value"]).hex() == vector["bytes"], name
+    lock = codec.decode(bytes.fromhex(made["prepared"]["bytes"]), PrepareCertificate)
+    prepared_checked(lock, rules)
+    final = codec.decode(bytes.fromhex(made["settlement"]["bytes"]), Settlement)
+    settlement_checked(final, rules)
+    shown = codec.decode(bytes.fromhex(made["reportshown"]["bytes"]), ReportShown)
+    held = report_checked(shown, final.channel, 2, rules)
+    assert (held.witness, held.locked) == (1, Locked(1, 35))
+    assert seat_decoded(bytes.fromhex(made["seat"]["bytes"])).lock == lock
+    # A seal of each is the witness's signature over the statement, as recorded by itself.
+    signed = load("ledger_settlement")["signed"]
+    for whole, statement in (("prepared", "prepare"), ("settlement", "commit")):
+        seal = made[whole]["value"]["seals"][0]
+        assert seal == {"witness": 0, "signature": "0x" + signed[statement]["signature"]}
+
+
 def test_every_message_has_a_vector():
     assert {type(one) for one in MESSAGES.values()} == set(sync.MESSAGE_BYTES_MAX)
 
@@ -165,8 +201,5 @@ def test_exports(name, rules):
         vector["signatures_heads"],
     )
     assert {node.hex(): amount for node, amount in full.balances.items()} == vector["balances"]
-    assert (full.entries, full.pays_unclaimed, full.complete) == (
-        vector["entries"],
-        vector["pays_unclaimed"],
-        vector["complete"],
-    )
+    for figure in ("entries", "pays_unclaimed", "channels", "fees", "complete"):
+        assert getattr(full, figure) == vector[figure], figure

@@ -57,7 +57,7 @@ def test_two_entries_for_one_place_contradict_each_other_in_one_form():
         first(ANNA, pay(BRUNO, 31), balance=70),
         first(ANNA, pay(BRUNO, 31), seq=2),
         first(ANNA, pay(ANNA, 31)),
-        first(ANNA, Claim((Source("earned", bytes(32), 1),))),
+        first(ANNA, Claim((Source("grant", bytes(32), 1),))),
         type(ONE)(OTHER.signer, OTHER.body, bytes(64)),
     ],
     ids=["same", "account", "prev", "balance", "seq", "self", "kind", "unsigned"],
@@ -90,7 +90,7 @@ def test_what_honest_witnesses_certify_is_no_breach():
         assert breach_made((one,), CHARTER) is None
         for other in right:
             assert breach_made((one, other), CHARTER) is None
-    later = sealed(first(CLARA, Claim((Source("earned", bytes(32), 1),))))
+    later = sealed(first(CLARA, Claim((Source("grant", bytes(32), 1),))))
     assert breach_made((later,), CHARTER) is None
 
 

@@ -15,8 +15,8 @@ from protocol.envelope import Signed
 from protocol.errors import Code, RemoteError
 from protocol.identity import Identity, Seed
 from protocol.ids import MessageId, NetworkId
-from protocol.ledger.account import Account, check
-from protocol.ledger.entry import Claim, Entry, Pay, Source, change, entry_opened
+from protocol.ledger.account import Account, Shown, check
+from protocol.ledger.entry import Body, Claim, Entry, Open, Pay, Source, TopUp, change, entry_opened
 from protocol.ledger.quota import VoteQuota
 from protocol.ledger.sync import Refusal
 from protocol.ledger.witness import Cast, Follower, Halted, Known, Witness
@@ -28,6 +28,7 @@ from tests.protocol.ledger.chains import (
     CLARA,
     WITNESSES,
     Chain,
+    Remembered,
     Store,
     entry_after,
     pay,
@@ -50,7 +51,15 @@ SHOWN = {
         SHORT: Pay(BRUNO.node, 29, bytes(32)),
     }.items()
 }
-FOR_ALL, FOR_PAYS, FOR_CLAIMS = {3, 4, 5, 6, 7, 8, 9, 14, 16}, {10, 11}, {12, 13, 15, 17, 18, 19}
+OWN, CLOSED = (MessageId(bytes([n]) * 32) for n in (20, 21))
+PAST = Remembered({("pay", TAKEN): 2, ("rest", CLOSED): 3}, {OWN: 40, CLOSED: 40})
+FOR_ALL = {3, 4, 5, 6, 7, 8, 9, 15, 20}
+FOR_ONE = {
+    Pay: {10, 11},
+    Open: {10},
+    TopUp: {16, 17},
+    Claim: {12, 13, 14, 18, 19, 21, 22, 23},
+}
 
 
 def told() -> dict[int, set[str]]:
@@ -65,30 +74,34 @@ def told() -> dict[int, set[str]]:
     }
 
 
-def body_breaking(broken: set[int], kind: type[Pay] | type[Claim]) -> Pay | Claim:
+def body_breaking(broken: set[int], kind: type[Body]) -> Body:
+    amount = 4 if 11 in broken else 1_000 if 15 in broken else 10
     if kind is Pay:
-        amount = 4 if 11 in broken else 1_000 if 14 in broken else 10
         return Pay((BRUNO if 10 in broken else CLARA).node, amount, bytes(32))
+    if kind is Open:
+        return Open((BRUNO if 10 in broken else CLARA).node, amount, 0)
+    if kind is TopUp:
+        return TopUp(UNSHOWN if 16 in broken else CLOSED if 17 in broken else OWN, amount)
+    wrong = {
+        23: Source("pay", SHORT, 30),
+        22: Source("pay", ELSEWHERE, 30),
+        21: Source("pay", UNSHOWN, 30),
+        19: Source("rest", OWN, 41),
+        18: Source("pay", TAKEN, 30),
+        14: Source("pay", GOOD, 30),
+        13: Source("fee", GOOD, 2),  # Bruno is no witness.
+        12: Source("grant", GOOD, 30),
+    }
     sources = [Source("pay", GOOD, 30)]
-    if 19 in broken:
-        sources.append(Source("pay", SHORT, 30))
-    if 18 in broken:
-        sources.insert(0, Source("pay", ELSEWHERE, 30))
-    if 17 in broken:
-        sources.append(Source("pay", UNSHOWN, 30))
-    if 15 in broken:
-        sources.append(Source("pay", TAKEN, 30))
-    if 13 in broken:
-        sources.append(Source("pay", GOOD, 30))
-    if 12 in broken:
-        sources.append(Source("rest", GOOD, 30))
+    for rule in sorted(broken & set(wrong), reverse=True):
+        sources.insert(0 if rule == 22 else len(sources), wrong[rule])
     return Claim(tuple(sources))
 
 
-def breaking(broken: set[int], kind: type[Pay] | type[Claim]) -> Signed:
+def breaking(broken: set[int], kind: type[Body]) -> Signed:
     """An entry after STATE that breaks these rules, where one does not hide another."""
     body = body_breaking(broken, kind)
-    fee = 1 if 9 in broken else 10_000 if 14 in broken else 2
+    fee = 1 if 9 in broken else 10_000 if 15 in broken else 2
     entry = Entry(
         network=NetworkId(bytes(32)) if 3 in broken else RULES.network,
         account=(CLARA if 4 in broken else BRUNO).node,
@@ -100,7 +113,7 @@ def breaking(broken: set[int], kind: type[Pay] | type[Claim]) -> Signed:
     )
     right = max(0, STATE.balance + change(entry))
     values = {name: getattr(entry, name) for name in entry.__struct_fields__}
-    entry = Entry(**values | {"balance": right + 1 if 16 in broken else right})
+    entry = Entry(**values | {"balance": right + 1 if 20 in broken else right})
     signed = signed_entry(BRUNO, entry)
     return Signed(BRUNO.node, signed.body, bytes(64)) if 5 in broken else signed
 
@@ -109,24 +122,23 @@ def judged(signed: Signed) -> Code | None:
     """What becomes of an entry after STATE; None where it is valid."""
     try:
         opened = entry_opened(signed, RULES.network)
-        check(STATE, {("pay", TAKEN): 2}.get, opened, SHOWN, charter=RULES)
+        check(STATE, PAST, opened, Shown(SHOWN), charter=RULES)
     except RemoteError as error:
         return error.code
     return None
 
 
-@pytest.mark.parametrize("kind", [Pay, Claim])
+@pytest.mark.parametrize("kind", FOR_ONE)
 def test_an_entry_that_keeps_all_rules_is_valid(kind):
     assert judged(breaking(set(), kind)) is None
 
 
 @pytest.mark.parametrize(
     ("kind", "first"),
-    [(Pay, rule) for rule in sorted(FOR_ALL | FOR_PAYS)]
-    + [(Claim, rule) for rule in sorted(FOR_ALL | FOR_CLAIMS)],
+    [(kind, rule) for kind, own in FOR_ONE.items() for rule in sorted(FOR_ALL | own)],
 )
 def test_the_first_rule_that_is_broken_names_the_refusal(kind, first):
-    rules = FOR_ALL | (FOR_PAYS if kind is Pay else FOR_CLAIMS)
+    rules = FOR_ALL | FOR_ONE[kind]
     for broken in ({first}, {rule for rule in rules if rule >= first}):
         assert judged(breaking(broken, kind)) in told()[first], (first, broken)
 
@@ -138,13 +150,13 @@ def test_bytes_come_before_all_rules_and_later_kinds_are_named():
         for data in (bytes(ENTRY_BYTES_MAX + 1), whole + b"\x00", b"\xc0")
     }
     assert codes == told()[1]
-    later = whole.replace(b"\x94\xa3pay", b"\x94\xa4open")
+    later = whole.replace(b"\x94\xa3pay", b"\x94\xa6ballot")
     assert {judged(Signed(BRUNO.node, later, bytes(64)))} == told()[2]
 
 
 def test_no_rule_is_without_a_test_and_certificates_of_sources_are_checked():
-    assert set(told()) == {1, 2} | FOR_ALL | FOR_PAYS | FOR_CLAIMS
-    assert "BAD_CERTIFICATE" in told()[17]
+    assert set(told()) == {1, 2}.union(FOR_ALL, *FOR_ONE.values())
+    assert "BAD_CERTIFICATE" in told()[21]
     chain = Chain(ANNA)
     paid = chain.add(pay(BRUNO, 30))
     proof = with_seals(chain.certified[0], chain.certified[0].certificate.seals[:2])

@@ -31,6 +31,7 @@ from tests.protocol.ledger.chains import (
     signed_entry,
     start,
 )
+from tests.protocol.ledger.ledger_samples import MESSAGES
 
 CHAIN = Chain(ANNA)
 for amount in (1, 2, 3):
@@ -42,8 +43,13 @@ BREACH = breach_made((ONE, sealed(RIVAL)), CHARTER)
 CONTRADICTION = contradiction_made(ONE.entry, RIVAL, CHARTER)
 IDS = tuple(number.to_bytes(32, "big") for number in range(1024))
 
+SETTLING = (
+    *sync.SettlementAsk.__args__,
+    *sync.ChannelAsk.__args__,
+    *sync.CheckpointAsk.__args__,
+)
 ASKS = [
-    sync.Submit(ONE.entry, (ONE,), INSTANCE),
+    sync.Submit(ONE.entry, (ONE,), (), INSTANCE),
     sync.Announce(ONE),
     sync.AskAccounts(b""),
     sync.AskAccounts(ANNA.node),
@@ -52,8 +58,16 @@ ASKS = [
     sync.AskEntries(IDS[:CLAIM_SOURCES_MAX]),
     sync.AskOwn(ANNA.node, INSTANCE),
     sync.AskProofs(0),
+    *(one for one in MESSAGES.values() if type(one) in SETTLING),
 ]
+SAID = (
+    *sync.SettlementAnswer.__args__,
+    sync.VoucherHeld,
+    sync.CheckpointVote,
+    sync.HoldingsPage,
+)
 ANSWERS = [
+    *(one for one in MESSAGES.values() if type(one) in SAID),
     sync.Voted(vote_signed(WITNESSES[0], RIVAL.id, CHARTER.network)),
     sync.Accepted(),
     sync.Accounts(IDS[:ACCOUNTS_PAGE_MAX]),

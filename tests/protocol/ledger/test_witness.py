@@ -245,7 +245,7 @@ def test_what_no_honest_quorum_certifies_halts_with_a_proof(home, before, wrong)
 
 
 def test_a_later_kind_of_claim_is_refused_by_name_and_breaks_nothing(home):
-    later = first(CLARA, Claim((Source("earned", bytes(32), 5),)))
+    later = first(CLARA, Claim((Source("grant", bytes(32), 5),)))
     assert home.ask(later).code == Code.KIND_NOT_SERVED
     with pytest.raises(RemoteError, match="KIND_NOT_SERVED"):
         home.take(sealed(later, (1, 2, 3)))

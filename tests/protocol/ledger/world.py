@@ -15,7 +15,8 @@ from protocol.identity import Identity
 from protocol.ledger.account import Account, opening
 from protocol.ledger.certificate import Certificate, Certified, Seal, seal_of, vote_signed
 from protocol.ledger.charter import Charter, charter
-from protocol.ledger.entry import Claim, Entry, Pay, Source, change
+from protocol.ledger.entry import Body, Claim, Entry, Pay, Source, change
+from protocol.ledger.statement import Settlement
 from protocol.ledger.witness import Applied, Cast, Forgot, Halted, Witness
 from tests.protocol.ledger.chains import (
     ANNA,
@@ -79,6 +80,7 @@ class World:
         self.seals: dict[bytes, dict[int, Seal]] = {}  # By entry, as answers reached someone.
         self.certified: dict[bytes, Certified] = {}
         self.entries: dict[bytes, Entry] = {}
+        self.settlements: list[Settlement] = []
         self.now_ms = 0
 
     # What the adversary may do, each with numbers of its choice.
@@ -118,7 +120,7 @@ class World:
         final = [place for place in places[1:] if place.head in self.certified]
         return max(final, key=lambda place: place.seq, default=places[0])
 
-    def _body(self, identity: Identity, before: Account, what: int) -> Pay | Claim:
+    def _body(self, identity: Identity, before: Account, what: int) -> Body:
         pays = [
             known
             for known in self.signed
@@ -145,7 +147,10 @@ class World:
             return
         known, to = self.signed[-1 - which % len(self.signed)], self.homes[home % len(self.homes)]
         shown = tuple(self.certified.values()) if proofs else ()
-        decision = to.witness.on_request(known.signed, shown, to.store, self.now_ms)
+        settlements = tuple(self.settlements) if proofs else ()
+        decision = to.witness.on_request(
+            known.signed, shown, to.store, self.now_ms, settlements=settlements
+        )
         self.now_ms += 1_000
         if not isinstance(decision.answer, Cast):
             return

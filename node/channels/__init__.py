@@ -1,0 +1,1 @@
+"""Channels: what jobs are paid through, from both sides."""
