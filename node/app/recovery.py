@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from node.api.views import Check
+from node.channels import policy
 from node.channels.book import Book
 from node.channels.own import Around
 from node.channels.service import Channels
@@ -115,7 +116,8 @@ class OldChannels:
 
     def _tell_payee(self) -> None:
         if self._since_ms:
-            self._payee.old_until_ms = self._since_ms + self._around.limits.life_ms
+            life_ms = policy.life_ms(self._around.limits, self._around.charter)
+            self._payee.old_until_ms = self._since_ms + life_ms
 
     def _heard(self, facts: ChannelFacts) -> None:
         is_ours = facts.payee == self._around.identity.node

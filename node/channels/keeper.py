@@ -3,6 +3,7 @@
 Turns after the expiry and the claims that follow are the ledger's own.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,13 +74,21 @@ class ChannelKeeper:
 
     async def run(self) -> None:
         """Settle and ask, until cancelled."""
+        # Side by side: a payee of ours that does not answer must not keep us from settling, in
+        # time, what others owe us.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_again_and_again, self._settle)
+            nursery.start_soon(self._look_again_and_again, self._ask)
+
+    async def _look_again_and_again(self, look: Callable[[], Awaitable[None]]) -> None:
         while True:
             coming = self._wake.coming()
-            await self._look()
+            await look()
             with trio.move_on_after(self._wait_seconds()):
                 await coming.wait()
 
-    async def _look(self) -> None:
+    async def _settle(self) -> None:
+        """As the payee."""
         now_ms, limits = self._around.wall_ms(), self._around.limits
         balance = self._around.ledger.standing().balance
         for book in self._payee.books:
@@ -88,11 +97,19 @@ class ChannelKeeper:
                 await self._try_to_settle(book.facts.id, "again")
             elif plan is not None and plan.at_ms <= now_ms:
                 await self._try_to_settle(book.facts.id, plan.why)
-        for own in self._payer.own:
-            wish = next_of_own(own, limits)
-            if wish is not None and wish.at_ms <= now_ms and self._is_time(own.facts.id):
-                await self._payer.want_settled(own.facts.id)
-                self._later(own.facts.id)
+        self._forget()
+
+    async def _ask(self) -> None:
+        """As the payer."""
+        now_ms, limits = self._around.wall_ms(), self._around.limits
+        async with trio.open_nursery() as nursery:
+            for own in self._payer.own:
+                wish = next_of_own(own, limits)
+                if wish is not None and wish.at_ms <= now_ms and self._is_time(own.facts.id):
+                    self._later(own.facts.id)
+                    nursery.start_soon(self._payer.want_settled, own.facts.id)
+
+    def _forget(self) -> None:
         known = {book.facts.id for book in self._payee.books}
         known |= {own.facts.id for own in self._payer.own}
         for gone in set(self._not_before) - known:

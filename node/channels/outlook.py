@@ -88,10 +88,15 @@ def line_of_own(own: OwnChannel, settling: Settling | None, around: Around) -> L
     )
 
 
-def line_of_book(book: Book, settling: Settling | None, around: Around) -> Line:
-    """A channel of which this node is the payee."""
+def line_of_book(
+    book: Book, settling: Settling | None, around: Around, old_until_ms: int = 0
+) -> Line:
+    """A channel of which this node is the payee; those that expire until `old_until_ms` take no
+    more work."""
     facts, now_ms = book.facts, around.wall_ms()
-    is_counted = policy.counts(facts.expiry_ms, now_ms, around.charter)
+    is_counted = facts.expiry_ms > old_until_ms and policy.counts(
+        facts.expiry_ms, now_ms, around.charter
+    )
     state: State = "closed" if book.window.is_spent or not is_counted else "open"
     balance = around.ledger.standing().balance
     plan = next_of_book(book, around.limits, around, balance)

@@ -23,6 +23,7 @@ from protocol.ledger.voucher import voucher_opened
 from protocol.limits import WINDOW_CHUNKS_STRANGER
 from protocol.units import Microcredits, credits_text
 
+CHANNELS_PER_PAYER_MAX: Final = 64  # An honest one uses one, and after a quarrel another.
 TURNAROUNDS_MAX: Final = 4096  # Payers whose pace is remembered; the least seen go first.
 RETRY_SETTLED_MS: Final = 5_000  # The payer opens another channel, which takes so long.
 RETRY_DISK_MS: Final = 30_000  # Somebody has to make room.
@@ -291,6 +292,8 @@ class OwnPayee(Payee, Vouchers):
                 counted = None  # A second copy that was meddled with; it would be refused anyway.
             if facts.is_claimed and counted is None and loss is None:
                 return  # It was forgotten before.
+            if counted is None and loss is None and self._has_too_many(facts.payer):
+                return  # Its payer settles it after its expiry.
             book = self._books[facts.id] = Book(facts, counted, loss, self._around.wall_ms())
         book.facts = facts
         book.changed.set()
@@ -298,6 +301,11 @@ class OwnPayee(Payee, Vouchers):
             self._over[facts.id] = facts
             self._work.set()
         self._tell()
+
+    def _has_too_many(self, payer: NodeId) -> bool:
+        """Channels cost their payer next to nothing, and each costs us memory, and looks at it."""
+        ours = [book for book in self._books.values() if book.facts.payer == payer]
+        return len(ours) >= CHANNELS_PER_PAYER_MAX
 
     def _measured(self, payer: NodeId, window: TimedWindow) -> None:
         if window.turnaround_ms:

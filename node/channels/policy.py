@@ -123,8 +123,9 @@ def settle_at_ms(expiry_ms: int, charter: Charter) -> int:
 
 def is_worth_settling(limits: Limits, held: int, balance: int) -> bool:
     """Whether so much is earned in one channel that it should not be at risk any longer."""
-    share = max(1, balance * limits.settle_percent // PERCENT)
-    return held >= limits.settle_above or (held >= share and held >= limits.settle_above // 10)
+    least = max(1, balance * limits.settle_percent // PERCENT)
+    above = max(1, limits.settle_above)  # Where the owner says 0, whatever has been earned.
+    return held >= above or (held >= least and held >= above // 10)
 
 
 def back_at_ms(expiry_ms: int, now_ms: int, charter: Charter) -> int:

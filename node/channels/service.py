@@ -38,7 +38,7 @@ class Channels:
             line_of_own(one, settlings.get(one.facts.id), self._around) for one in self.payer.own
         ]
         books = [
-            line_of_book(one, settlings.get(one.facts.id), self._around)
+            line_of_book(one, settlings.get(one.facts.id), self._around, self.payee.old_until_ms)
             for one in self.payee.books
             if not one.facts.is_claimed
         ]

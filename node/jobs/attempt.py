@@ -85,6 +85,8 @@ class Attempt:
         """By what the order is paid, where it costs something."""
         self.paid = 0
         """Of the order's cost: what we have signed vouchers for, in microcredits."""
+        self.ahead = 0
+        """Paid ahead for its prompt, in microcredits, unless the provider has not read that."""
         self.scope = trio.CancelScope()
         self.over = trio.Event()
         self.courier: Courier | None = None
@@ -126,6 +128,12 @@ class Attempt:
     @property
     def _cost_max(self) -> int:
         return max(0, self._job.cost_max - self._ask.spent)
+
+    def not_read(self) -> None:
+        """The provider has refused the order before it read the prompt."""
+        self.ahead = 0
+        if self.spending is not None:
+            self.spending.not_read()
 
     async def pay(self, pay: Pay, courier: Courier) -> None:
         """Sign for what came and was checked, and send it; no disk is waited for. Raises
@@ -193,6 +201,7 @@ class Attempt:
             channel = self.spending.channel
             if send.prompt_first:
                 voucher = self.spending.prompt_voucher(send.quote_id, send.prompt_first)
+                self.ahead = send.prompt_first
         return Order(
             quote=send.quote_id,
             r=self._r,

@@ -231,8 +231,8 @@ class _Run:
             case SendRefuse(_, code, sentence):
                 await courier.refuse(attempt.id, RemoteError(code, sentence))
             case Drop(_, is_unread):
-                if is_unread and attempt.spending is not None:
-                    attempt.spending.not_read()
+                if is_unread:
+                    attempt.not_read()
                 attempt.scope.cancel()
                 await courier.reset()
             case _:
@@ -243,7 +243,12 @@ class _Run:
         attempt = self._attempt
         if attempt is not None and attempt.ordered:
             code = self._machine.failures[-1].code
-            record = replace(self._began(attempt), state=state_of("none", code), code=code)
+            record = replace(
+                self._began(attempt),
+                state=state_of("none", code),
+                code=code,
+                cost_microcredits=Microcredits(attempt.ahead),
+            )
             await put_record(self._around, record)
 
     def _begin_attempt(self, ask: Ask, nursery: trio.Nursery) -> None:
@@ -291,7 +296,7 @@ class _Run:
             code=code,
             tokens_in=finished.input_tokens,
             tokens_out=finished.output_tokens,
-            cost_microcredits=Microcredits(finished.cost),
+            cost_microcredits=Microcredits(max(finished.cost, attempt.ahead)),
             ms_first=0 if first_at_ms is None else first_at_ms - self._began_at_ms,
             ms_total=now_ms() - self._began_at_ms,
         )

@@ -56,15 +56,6 @@ class Income:
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
-    """The best certified balance that this node has seen of an account."""
-
-    account: NodeId
-    seq: int
-    balance: Microcredits
-
-
-@dataclass(frozen=True, slots=True)
 class ChannelFacts:
     """What certificates say of a channel of which this node is payer or payee; all of it final."""
 
@@ -188,11 +179,6 @@ class Ledger(Protocol):
     def contradicted(self, account: NodeId) -> bool:
         """Whether there is a proof that this account signed two entries for one place. It may be
         honest (a restored backup), so it is no outlaw: others are preferred to it."""
-
-    async def proven(self, account: NodeId) -> Proven:
-        """The best known balance of an account; asks the account itself, when it is connected and
-        what is known is older than a minute. Never raises: the genesis allocation stands where
-        nothing newer is known."""
 
 
 # What people are shown.

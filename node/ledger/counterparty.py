@@ -56,6 +56,10 @@ class Counterparty:
         funds = await self._store.read(lambda chains: chains.funds(channel))
         for certified in funds:
             answer = await self._asked(payee, Announce(certified))
+            if isinstance(answer, Refusal) and answer.code == Code.HALTED:
+                # It takes nothing in now, but goes on with the channels that it knows; of one that
+                # it does not know it says so when an order comes.
+                return
             is_kept = isinstance(answer, Refusal) and answer.code == Code.MISSING
             if not (is_kept or isinstance(answer, Accepted)):
                 raise _refused(payee, answer)

@@ -74,8 +74,9 @@ class Journal:
         self.halted = False
         self.certified_changed = Signal()
         self.when_agreed: Callable[[], None] = lambda: None
-        self.when_restored: Callable[[], None] = lambda: None
         """Called when new entries may be signed that might not before."""
+        self.when_restored: Callable[[], None] = lambda: None
+        """Called when this journal turns out to be older than its chain."""
 
     @property
     def may_sign(self) -> bool:

@@ -224,6 +224,8 @@ class Keeper:
         """Whether a certified entry gives us something, or may, before its place has come."""
         if opened.value.fee and self.charter.fee_owner(opened.id) == self.node:
             return True
+        if opened.value.account == self.node:  # From before a checkpoint: it may fund a channel.
+            return chains.is_final(opened.id)
         match opened.value.body:
             case Pay(to):
                 return to == self.node

@@ -14,7 +14,6 @@ from node.ledger.base import (
     ChannelFacts,
     Income,
     Ledger,
-    Proven,
     Settling,
     Standing,
     Vouchers,
@@ -55,6 +54,7 @@ class ScriptedLedgers:
         self.prompt = True
         self.payments: list[Payment] = []  # All that were ever made, the oldest first.
         self.certified: list[Payment] = []
+        self.away_seconds = 0.0  # That a payee which is away keeps its payer waiting.
         self.channels: dict[MessageId, ChannelFacts] = {}  # As both of their parties see them.
         self.proposed: dict[MessageId, int] = {}  # What a payee is to get that has settled.
         self._claimed: dict[NodeId, int] = {}  # How many of its incomes an account has taken.
@@ -180,8 +180,6 @@ class ScriptedLedger(Ledger):
         self.vouchers: Vouchers | None = None
         self.failing: LocalError | None = None
         """What `pay` and the like raise for as long as it is set."""
-        self.asked: list[NodeId] = []
-        """Accounts whose balance was looked up, in order."""
         self.suspects: set[NodeId] = set()
         """Accounts that have contradicted themselves."""
 
@@ -326,6 +324,7 @@ class ScriptedLedger(Ledger):
         facts = self._found(channel, self._node)
         payee = self._world.ledger(facts.payee)
         if payee is None or payee.vouchers is None:
+            await trio.sleep(self._world.away_seconds)
             raise LocalError(Code.UNAVAILABLE, f"The payee {short(facts.payee)} is away.")
         return payee.vouchers
 
@@ -344,12 +343,6 @@ class ScriptedLedger(Ledger):
     def contradicted(self, account: NodeId) -> bool:
         """As `Ledger.contradicted`: those that the script names."""
         return account in self.suspects
-
-    async def proven(self, account: NodeId) -> Proven:
-        await trio.lowlevel.checkpoint()
-        self.asked.append(account)
-        seq = sum(one.payer == account for one in self._world.certified)
-        return Proven(account, seq, self._world.balance(account))
 
 
 def _share(facts: ChannelFacts, node: NodeId) -> int:

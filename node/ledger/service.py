@@ -9,7 +9,7 @@ import trio
 from node.ledger.audit import Audit, Keeps
 from node.ledger.audit import Figures as AuditFigures
 from node.ledger.audit import Settings as AuditSettings
-from node.ledger.base import Ledger, Proven
+from node.ledger.base import Ledger
 from node.ledger.checkpoint_desk import CheckpointDesk
 from node.ledger.client import Callbacks, Client
 from node.ledger.compaction import Compaction
@@ -23,7 +23,6 @@ from node.ledger.journal import Settings as JournalSettings
 from node.ledger.keeper import Keeper, News, Steps, channel_told, income_told, no_steps
 from node.ledger.lines import Connect, Lines
 from node.ledger.payees import Payees
-from node.ledger.proving import Proving
 from node.ledger.purse import Purse
 from node.ledger.queue import Queue
 from node.ledger.registry import DONE_KEPT_MAX, Registry
@@ -173,7 +172,6 @@ class NodeLedger(Dealings):
         self._gossip = Gossip(around.network, around.quotas, self._keeper)
         self.counter = LedgerCounter(around.network, around.quotas, desk)
         self._stopped: Stopped | None = None
-        self._proving = Proving(around.network, self._keeper, self._slow)
         self._joined = False
         self._contradicted: set[NodeId] = set()
         self._keeper.watchers += [self._heard]
@@ -222,10 +220,6 @@ class NodeLedger(Dealings):
     def contradicted(self, account: NodeId) -> bool:
         """As `Ledger.contradicted`."""
         return account in self._contradicted
-
-    async def proven(self, account: NodeId) -> Proven:
-        """As `Ledger.proven`."""
-        return await self._proving.proven(account)
 
     # For people.
 

@@ -46,8 +46,17 @@ class VoucherCopy:
     """Is a `node.storage.channels.Copy`. `live` gives the vouchers that are worth keeping, when
     the file is written anew; `inline` does without threads."""
 
-    def __init__(self, path: Path, network: NetworkId, *, inline: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        network: NetworkId,
+        *,
+        inline: bool = False,
+        bytes_max: int = FILE_BYTES_MAX,
+    ) -> None:
+        """A file that is larger than `bytes_max` is written anew."""
         self.path, self._network, self._inline = path, network, inline
+        self._bytes_max = bytes_max
         self._known: dict[MessageId, int] = {}
         """The highest sum of each channel that this process has seen, in the file or counted."""
         self.live: Callable[[], Awaitable[Sequence[Counted]]] | None = None
@@ -113,7 +122,7 @@ class VoucherCopy:
     def _appended(self, data: bytes) -> bool:
         """False where the file has grown too large, or is not there any more."""
         try:
-            if self.path.stat().st_size > FILE_BYTES_MAX:
+            if self.path.stat().st_size > self._bytes_max:
                 return False
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         except FileNotFoundError:

@@ -33,6 +33,7 @@ from protocol.ledger.statement import (
     Proposal,
     Report,
     TurnAsk,
+    TurnField,
 )
 from protocol.ledger.sync import Propose
 from protocol.ledger.voucher import voucher_opened
@@ -72,7 +73,7 @@ class Seat(Struct, frozen=True, array_like=True, tag="seat", forbid_unknown_fiel
     It is on disk before the answer that it goes with leaves.
     """
 
-    promised: int = 1
+    promised: TurnField = 1
     """No turn before this one is answered any more."""
     report: Report | None = None
     backing: PrepareCertificate | None = None

@@ -388,13 +388,12 @@ def not_witness_error() -> RemoteError:
 
 def stopped_refusal(stopped: Stopped) -> Refusal:
     """What a witness answers to whatever it would have to sign after it has stopped."""
-    if isinstance(stopped, Breach):
-        error = halted_error()
-    else:
+    error = halted_error()
+    if not isinstance(stopped, Breach):
         error = RemoteError(
             Code.FORGOT,
-            "This witness found a vote of its own that it does not remember, and votes no more "
-            "until its owner has read why.",
+            "This witness has signed what it does not remember, and signs no more until its owner "
+            "has read why.",
         )
     answered = refusal(error)
     shown = None if isinstance(stopped, VotesLost) else stopped

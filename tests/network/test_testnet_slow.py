@@ -37,11 +37,11 @@ def test_the_demo_holds_and_tells_all_its_figures() -> None:
     assert figures["curl"]["finish_reason"] in ("stop", "length")
     assert figures["two_at_once"]["providers"] == ["maize", "potato"]
     assert figures["two_at_once"]["third"] == "BUSY"
-    assert figures["kill"]["fresh_job_at"] == "potato"
+    killed = figures["kill"]
+    assert killed["fresh_job_at"] == "potato"
+    assert 0 < killed["delivered_and_paid_microcredits"] <= killed["signed_microcredits"]
     check_money(figures)
-    down = figures["witnesses_down"]
-    assert down["seals"] < down["quorum"] == 3
-    assert down["completed_after_restart"] is True
+    assert figures["witnesses_down"] == {"waited_for": 1, "completed_after_restart": True}
 
 
 def check_money(figures: dict[str, Any]) -> None:
@@ -51,17 +51,12 @@ def check_money(figures: dict[str, Any]) -> None:
     assert set(earned) == {"maize", "potato"}
     assert min(earned.values()) > 0
     assert money["paid_microcredits"] == sum(earned.values())
-    assert money["balances_microcredits"] == {
-        "quinoa": start - money["paid_microcredits"],
-        "maize": start + earned["maize"],
-        "potato": start + earned["potato"],
-        "oca": start,
-    }
+    assert money["settled_microcredits"] == earned["maize"]
     assert ledger["quorum"] == 3
     assert set(ledger["seals"]) <= {3, 4}
     assert ledger["supply_microcredits"] == 4 * start
     assert sum(ledger["terms_microcredits"].values()) == ledger["supply_microcredits"]
-    assert ledger["entries"] >= 5  # Four jobs were paid by then, and both providers claimed.
+    assert ledger["entries"] >= 5  # Two channels, one of them settled: two claims; and a pay.
     # Of each entry its author's signature and three seals at least.
     assert ledger["signatures_checked"] >= 4 * ledger["entries"]
     assert ledger["flipped_byte"] in set(Code)

@@ -1,5 +1,6 @@
 """Jobs between mortal nodes: one that asks, the provider that it prefers, and a dearer second."""
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -68,6 +69,8 @@ class Jobs:
     wire: Wire
     requesters: dict[NodeId, Requester] = field(default_factory=dict)
     numbers: int = 0
+    spare: defaultdict[MessageId, int] = field(default_factory=lambda: defaultdict(int))
+    """Of each channel: what is paid at most for what is not known to have come."""
 
     def named(self, name: str) -> Home:
         """Of those that can be in a plan."""
@@ -117,9 +120,13 @@ class Jobs:
 
     async def whole(self) -> None:
         """Until all are back, and nothing of the last job is left to say or to write."""
+        await self.back()
+        await trio.sleep(QUIET_SECONDS)
+
+    async def back(self) -> None:
+        """Until all live."""
         homes = self.world.homes.values()
         await until(lambda: all(home.is_whole for home in homes), "all nodes are back")
-        await trio.sleep(QUIET_SECONDS)
 
     async def lived(self, plan: Plan) -> None:
         """A job in which nodes die, and the next one, which goes well."""
@@ -131,6 +138,7 @@ class Jobs:
         await self.whole()
         for name in plan:
             self.named(name).doom = None
+        await self.back()
         assert end is not None or self.world.payer.deaths > payer_deaths
         orders = [one for one in self.wire.orders.values() if one.id not in known]
         for home in self.providers:
@@ -157,6 +165,12 @@ class Jobs:
             assert total >= self.wire.counted.get(channel, 0), "what was counted stays"
             self.wire.counted[channel] = total
         if home.deaths > deaths:
+            # What it delivered it has forgotten; vouchers for that which it did not keep come as
+            # part of the next one.
+            for own in self.world.payer.channels.payer.own:
+                if own.facts.payee == home.node:
+                    kept = held.get(own.facts.id, 0)
+                    self.spare[own.facts.id] = max(0, (own.signed or 0) - kept)
             return
         unpaid = 0
         for order in [one for one in orders if one.payee == home.node]:
@@ -166,7 +180,11 @@ class Jobs:
             out = order.previewed * PRICES_OUT[home.node]
             most = -(-(order.tokens_in * PRICE_IN + out) // 1_000_000) if order.previewed else 0
             assert amount in (order.delivered, most), (amount, order)
-            assert left == amount - order.paid(held.get(order.channel, 0), amount)
+            paid = order.paid(held.get(order.channel, 0), amount)
+            # What was paid ahead for prompts of which nothing came counts for what comes later.
+            spare = self.spare[order.channel]
+            assert 0 <= amount - paid - left <= spare, (left, amount, paid, spare, held, order)
+            self.spare[order.channel] += max(0, order.ahead - amount) - (amount - paid - left)
             unpaid += left
         assert home.channels.payee.lost - lost == unpaid, "what nobody paid is booked as lost"
         losses = await VoucherStore(home.database).losses()

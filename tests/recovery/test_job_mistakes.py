@@ -46,16 +46,20 @@ async def forgetful_disk(jobs: Jobs) -> None:
 
 async def wide_window(jobs: Jobs) -> None:
     """A provider that does not keep to the window of its own quote."""
-    for book in jobs.world.payee.channels.payee.books:
-        book.window.chunks_max = 50
-    jobs.world.memory.weather = Far()
+    hear = jobs.wire.hear
+
+    def widened(sender: NodeId, receiver: NodeId, protocol: str, data: bytes) -> None:
+        for book in jobs.world.payee.channels.payee.books:
+            book.window.chunks_max = 50
+        hear(sender, receiver, protocol, data)
+
+    jobs.world.hear, jobs.world.memory.weather = widened, Far()
     await jobs.lived({})
 
 
 async def order_twice(jobs: Jobs) -> None:
     """What was said for one order is said for it once more."""
-    wire = jobs.wire
-    hear = wire.hear
+    hear = jobs.wire.hear
 
     def twice(sender: NodeId, receiver: NodeId, protocol: str, data: bytes) -> None:
         hear(sender, receiver, protocol, data)

@@ -10,7 +10,7 @@ from node.simulator import determinism
 from node.simulator.plan import Options
 from node.simulator.simulate import simulate
 
-OPTIONS = Options(nodes=6, witnesses=4, hours=0.06, seed=11, deeds_per_hour=40, faults_per_hour=100)
+OPTIONS = Options(nodes=6, witnesses=4, hours=0.03, seed=11, deeds_per_hour=40, faults_per_hour=100)
 ELSEWHERE = """
 from tests.simulation.test_determinism import OPTIONS
 from node.simulator.simulate import simulate

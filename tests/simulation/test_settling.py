@@ -10,7 +10,7 @@ SEED = digest(b"settling")
 WALKS_TO_FIND = 600
 
 
-@pytest.mark.parametrize(("witnesses", "walks"), [(4, 100), (7, 30), (10, 10)])
+@pytest.mark.parametrize(("witnesses", "walks"), [(4, 50), (7, 20), (10, 10)])
 def test_a_channel_is_settled_once_and_one_honest_turn_settles_it(witnesses, walks):
     counts = walk_many(SEED, witnesses, walks)
     assert counts.settled == counts.walks == walks

@@ -51,19 +51,19 @@ async def nobody(node):
 
 
 @asynccontextmanager
-async def opened(tmp_path, rules):
-    """Anna alone in the world, her disk in `tmp_path`."""
+async def opened(tmp_path, rules, who=ANNA):
+    """Anna, or another, alone in the world, the disk in `tmp_path`."""
     async with (
-        MemoryWorld().open_network(ANNA.node) as network,
+        MemoryWorld().open_network(who.node) as network,
         open_database(tmp_path / "ayni.db") as database,
     ):
         around = Surroundings(network, Quotas(), database, nobody, os.urandom, wall_ms)
-        ledger = await open_ledger(rules, ANNA, around)
+        ledger = await open_ledger(rules, who, around)
         channels = await open_channels(
-            Around(ANNA, rules, ledger, wall_ms, Limits()), VoucherStore(database), lambda: 32
+            Around(who, rules, ledger, wall_ms, Limits()), VoucherStore(database), lambda: 32
         )
         showing = Showing(rules, lambda node: NAMES.get(node, ""))
-        backend = OwnLedgerBackend(ledger, channels, showing, ANNA.node, tmp_path)
+        backend = OwnLedgerBackend(ledger, channels, showing, who.node, tmp_path)
         with trio.fail_after(SECONDS_MAX):
             async with trio.open_nursery() as nursery:
                 await nursery.start(ledger.run)

@@ -11,7 +11,7 @@ from protocol.ledger.genesis import genesis_made
 from protocol.ledger.proof import breach_made
 from tests.node.api.wallet_samples import CONTRADICTION, REFERENCE, RIVALS, TOWN
 from tests.node.app.ledger_home import ALONE, opened, wall_ms
-from tests.protocol.ledger.chains import ANNA, BRUNO, CHARTER, CLARA
+from tests.protocol.ledger.chains import ANNA, BRUNO, CHARTER, CLARA, WITNESSES
 
 
 async def test_what_is_sent_is_certified_and_stands_in_all_views(tmp_path):
@@ -154,9 +154,10 @@ STOPS = {
 
 @pytest.mark.parametrize("trouble", STOPS)
 async def test_what_stops_a_ledger_is_told_until_its_owner_has_spoken(tmp_path, trouble):
-    async with opened(tmp_path, CHARTER) as node:
+    who = WITNESSES[0] if trouble == "lapsed" else ANNA  # Only a witness can forget its votes.
+    async with opened(tmp_path, CHARTER, who) as node:
         await node.store.write(STOPS[trouble])
-    async with opened(tmp_path, CHARTER) as node:
+    async with opened(tmp_path, CHARTER, who) as node:
         wallet = node.backend.wallet()
         assert wallet.trouble == trouble
         assert wallet.sentence

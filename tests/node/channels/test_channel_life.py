@@ -97,6 +97,26 @@ async def test_before_it_expires_a_channel_is_settled_though_it_is_in_use(
             assert world.channels[channel].settled == 3_000
 
 
+async def test_payees_that_do_not_answer_keep_nobody_from_settling_what_it_has_earned(
+    tmp_path, autojump_clock
+) -> None:
+    """Bruno has channels to Clara, who is away, and is paid by Anna."""
+    async with pair(tmp_path) as (world, clock, anna, bruno):
+        async with (
+            open_one(world, CLARA, tmp_path, clock),
+            bruno.payer.spend(CLARA.node, 3_000),
+        ):
+            pass
+        world.ledger(CLARA.node).vouchers, world.away_seconds = None, 3_000.0
+        (own,) = bruno.payer.own
+        own.bad, own.is_wanted_settled = "its settlement was asked for", True
+        channel = await used(anna, bruno)
+        await trio.sleep(60)
+        clock.jumped_ms += world.channels[channel].expiry_ms - clock() - 13 * RULES.grace_ms
+        await trio.sleep(65)
+        assert world.channels[channel].settled == 3_000
+
+
 async def test_after_a_long_absence_it_is_settled_at_the_start(tmp_path, autojump_clock) -> None:
     async with pair(tmp_path, runs=False) as (world, clock, anna, bruno):
         channel = await used(anna, bruno)
@@ -197,6 +217,18 @@ async def test_after_the_expiry_each_waits_for_its_turn(tmp_path, autojump_clock
         second = expiry_ms + RULES.grace_ms + 2 * RULES.window_ms
         assert (ours.step_ms, ours.back_ms) == (second, second + RULES.window_ms)
         assert theirs.state == "closed"
+
+
+async def test_a_channel_from_before_a_lost_disk_is_not_shown_as_open(
+    tmp_path, autojump_clock
+) -> None:
+    async with pair(tmp_path) as (world, _, anna, bruno):
+        channel = await used(anna, bruno)
+        (line,) = bruno.channels.lines()
+        assert line.state == "open"
+        bruno.payee.old_until_ms = world.channels[channel].expiry_ms
+        (line,) = bruno.channels.lines()
+        assert (line.state, line.step) == ("closed", "settle it if it stays idle")
 
 
 async def test_what_is_lost_is_shown_with_its_channel(tmp_path, autojump_clock) -> None:

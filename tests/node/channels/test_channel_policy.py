@@ -137,3 +137,6 @@ def test_what_is_worth_settling() -> None:
     assert policy.is_worth_settling(LIMITS, 1_000_000, 4_000_000)
     assert not policy.is_worth_settling(LIMITS, 999_999, 0)
     assert not policy.is_worth_settling(LIMITS, 1_000_000, 4_000_004)
+    always = Limits(settle_above=0)
+    assert policy.is_worth_settling(always, 1, 10**12)
+    assert not policy.is_worth_settling(always, 0, 0)  # There is nothing to settle.

@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from node.channels.payee import CHANNELS_PER_PAYER_MAX
 from node.storage.channels import Counted
 from protocol.errors import AyniError, Code, LocalError, RemoteError
 from protocol.ids import MessageId
@@ -243,6 +244,18 @@ async def test_who_has_paid_for_much_and_is_slow_gets_a_wider_window(
         bruno.ledger.suspects.add(A)
         terms = bruno.payee.terms(A)
         assert (terms.window_chunks, terms.is_prompt_first) == (2, True)
+
+
+async def test_one_payer_has_so_many_channels_here_and_no_more(tmp_path, autojump_clock) -> None:
+    """Each costs it one microcredit."""
+    async with pair(tmp_path, runs=False) as (world, clock, _, bruno):
+        for number in range(CHANNELS_PER_PAYER_MAX + 6):
+            world.open_channel(A, BRUNO.node, 1, clock() + LIMITS.life_ms + number)
+        assert len(bruno.payee.books) == CHANNELS_PER_PAYER_MAX
+        last = list(world.channels)[-1]
+        assert await refusal(bruno.payee, A, last) is Code.NO_CHANNEL
+        world.open_channel(CLARA.node, BRUNO.node, 50, clock() + LIMITS.life_ms)
+        assert len(bruno.payee.books) == CHANNELS_PER_PAYER_MAX + 1
 
 
 async def test_of_a_claimed_channel_its_payers_sums_stay(tmp_path, autojump_clock) -> None:

@@ -289,6 +289,23 @@ async def test_a_wire_that_is_cut_costs_the_provider_no_more_than_its_window(
         assert (bill.paid, bill.lost) == (channel.held, window.lost)
 
 
+async def test_what_a_prompt_cost_that_came_to_nothing_is_in_the_history(autojump_clock, tmp_path):
+    """The provider may keep it, so its owner sees it."""
+    world = World()
+    world.channels.count_seconds = 3.0
+    async with two_homes(tmp_path, world) as (_, quinoa):
+        async with quinoa.requester.ask(job(quinoa)) as told:
+            await trio.sleep(1)  # The order is there, and its voucher on its way to the disk.
+            world.part(MAIZE, QUINOA)
+            end = [one async for one in told][-1]
+        assert isinstance(end, Finished)
+        assert (end.reason, end.cost) == ("none", 0)
+        (record,) = quinoa.records.records
+        (channel,) = world.between("quinoa", "maize")
+        ahead = prompt_prepaid(prompt_size(job(quinoa).prompt), PRICE_IN)
+        assert record.cost_microcredits == ahead == quinoa.payer.signed(channel.id)
+
+
 async def test_a_prompt_that_was_refused_unread_is_not_paid_in_the_end(autojump_clock, tmp_path):
     """Two orders come for one slot: the one that is refused has paid for its prompt ahead, and
     that counts for the chunks of the other."""

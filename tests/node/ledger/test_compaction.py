@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio.testing
 
 from node.ledger import audit, compaction, journal
@@ -159,11 +160,12 @@ async def test_a_channel_goes_when_both_sides_have_taken_their_share(
         assert clara.ledger.trouble == ""
 
 
-async def test_what_a_pruned_chain_holds_for_us_comes_with_its_checkpoint(
-    tmp_path: Path, autojump_clock: Clock
+@pytest.mark.parametrize("who", ["payer", "payee"])
+async def test_channels_come_back_with_a_checkpoint(
+    tmp_path: Path, autojump_clock: Clock, who: str
 ) -> None:
-    """Who has lost its disk, and finds only a peer that pruned, still learns of its channels:
-    their payer believes that it was told."""
+    """Who has lost its disk, and finds only a peer that pruned, still learns of its channels: the
+    other side believes that it knows them."""
     async with open_village(tmp_path) as village:
         anna, bruno, clara = await town(village, PRUNING)
         await until_async(partial(has_pruned, clara, 10))
@@ -171,10 +173,11 @@ async def test_what_a_pruned_chain_holds_for_us_comes_with_its_checkpoint(
         for home in list(village.homes.values()):
             if home is not clara:
                 await home.crash()
-        shutil.rmtree(bruno.file.parent)
-        await bruno.up()
-        await until(lambda: channel.id in bruno.channels)
-        assert bruno.channels[channel.id].funding == 100
+        lost = anna if who == "payer" else bruno
+        shutil.rmtree(lost.file.parent)
+        await lost.up()
+        await until(lambda: channel.id in lost.channels)
+        assert lost.channels[channel.id] == channel
 
 
 async def has_pruned(home: Home, count: int) -> bool:

@@ -28,6 +28,13 @@ from tests.node.ledger.village import (
 Clock = trio.testing.MockClock
 PAYER, PAYEE, FIRST, SECOND = 4, 5, 0, 1  # Places among the homes.
 LIFE_MS = 120_000
+
+
+def slow(place: int, step: str, count: int) -> object:
+    """One that is much like another, so it comes with the slow tests."""
+    return pytest.param(place, step, count, marks=pytest.mark.slow)
+
+
 CRASHES = [
     (PAYER, "open.queued", 1),
     (PAYER, "entry.signed", 1),
@@ -35,12 +42,12 @@ CRASHES = [
     (PAYER, "entry.certified", 1),
     (PAYER, "payee.told", 1),
     (PAYER, "topup.queued", 1),
-    (PAYER, "entry.signed", 2),
-    (PAYER, "entry.certified", 2),
+    slow(PAYER, "entry.signed", 2),
+    slow(PAYER, "entry.certified", 2),
     (PAYER, "settlement.stored", 1),
-    (PAYER, "entry.signed", 3),
+    slow(PAYER, "entry.signed", 3),
     (PAYEE, "channel.stored", 1),
-    (PAYEE, "channel.stored", 2),
+    slow(PAYEE, "channel.stored", 2),
     (PAYEE, "proposal.stored", 1),
     (PAYEE, "prepare.made", 1),
     (PAYEE, "settlement.stored", 1),
@@ -49,7 +56,7 @@ CRASHES = [
     (PAYEE, "entry.certified", 1),
     (FIRST, "vote.stored", 1),
     (FIRST, "seat.stored", 1),
-    (FIRST, "seat.stored", 2),
+    slow(FIRST, "seat.stored", 2),
     (FIRST, "settlement.stored", 1),
     (SECOND, "seat.stored", 2),
 ]
@@ -114,11 +121,26 @@ channels = st.tuples(
 )
 
 
-@settings(max_examples=settings.default.max_examples // 10)  # Half a second each.
-@given(
+LIVES = st.tuples(
     st.lists(channels, min_size=1, max_size=4), st.lists(crashes, max_size=4), st.integers(0, 99)
 )
-def test_random_channels_and_crashes_keep_the_sum(
+Life = tuple[list[tuple[int, int, int, int, bool]], list[tuple[int, int]], int]
+
+
+@settings(max_examples=settings.default.max_examples // 20)  # Half a second each.
+@given(LIVES)
+def test_random_channels_and_crashes_keep_the_sum(life: Life) -> None:
+    lived(*life)
+
+
+@pytest.mark.slow
+@settings(max_examples=settings.default.max_examples)
+@given(LIVES)
+def test_many_random_channels_and_crashes_keep_the_sum(life: Life) -> None:
+    lived(*life)
+
+
+def lived(
     moves: list[tuple[int, int, int, int, bool]], orders: list[tuple[int, int]], seed: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -34,13 +34,13 @@ CRASHES = [
     (PAYER, "entry.signed", 1),
     (PAYER, "entry.certified", 1),
     (PAYER, "payee.told", 1),
-    (PAYER, "entry.signed", 2),
+    pytest.param(PAYER, "entry.signed", 2, marks=pytest.mark.slow),
     (PAYEE, "income.stored", 1),
-    (PAYEE, "income.stored", 2),
+    pytest.param(PAYEE, "income.stored", 2, marks=pytest.mark.slow),
     (PAYEE, "entry.signed", 1),
     (PAYEE, "entry.certified", 1),
     (FIRST, "vote.stored", 1),
-    (FIRST, "vote.stored", 2),
+    pytest.param(FIRST, "vote.stored", 2, marks=pytest.mark.slow),
     (SECOND, "vote.stored", 3),
 ]
 
@@ -142,11 +142,29 @@ pays = st.tuples(st.integers(0, 2), st.integers(0, 6), st.integers(1, 400))
 crashes = st.tuples(st.integers(0, 6), st.integers(1, 6))
 
 
-@settings(max_examples=settings.default.max_examples // 8)  # A third of a second each.
-@given(st.lists(pays, min_size=1, max_size=6), st.lists(crashes, max_size=5), st.integers(0, 99))
+LIVES = st.tuples(
+    st.lists(pays, min_size=1, max_size=6), st.lists(crashes, max_size=5), st.integers(0, 99)
+)
+
+
+@settings(max_examples=settings.default.max_examples // 25)  # A second each.
+@given(LIVES)
 def test_random_pays_and_crashes_keep_the_sum(
-    moves: list[tuple[int, int, int]], orders: list[tuple[int, int]], seed: int
+    life: tuple[list[tuple[int, int, int]], list[tuple[int, int]], int],
 ) -> None:
+    lived(*life)
+
+
+@pytest.mark.slow
+@settings(max_examples=settings.default.max_examples)
+@given(LIVES)
+def test_many_random_pays_and_crashes_keep_the_sum(
+    life: tuple[list[tuple[int, int, int]], list[tuple[int, int]], int],
+) -> None:
+    lived(*life)
+
+
+def lived(moves: list[tuple[int, int, int]], orders: list[tuple[int, int]], seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trio.run(
             scrambled,

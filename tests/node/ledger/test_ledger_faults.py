@@ -14,7 +14,7 @@ from node.network.framing import FrameStream
 from protocol.envelope import Signed
 from protocol.errors import Code
 from protocol.identity import Identity
-from protocol.ids import MessageId, NodeId
+from protocol.ids import MessageId
 from protocol.ledger.account import Account, opening
 from protocol.ledger.certificate import (
     Certificate,
@@ -566,19 +566,3 @@ async def test_a_peer_that_shows_false_chains_is_blamed(
             assert set(bruno.ledger.audited.faults) == {Code.BAD_CERTIFICATE}
             assert (await bruno.ledger.views.terms()).entries == 0
             assert bruno.ledger.trouble == ""
-
-
-async def test_the_best_proven_balance(tmp_path: Path, autojump_clock: Clock) -> None:
-    async with open_village(tmp_path) as village:
-        homes = await village.up(*WITNESSES, ANNA, CLARA)
-        anna, clara = homes[-2:]
-        assert (await clara.ledger.proven(ANNA.node)).balance == START
-        await anna.ledger.pay(BRUNO.node, 100, NOTHING)
-        await until(lambda: anna.balance == START - 100)
-        await trio.sleep(61)
-        best = await clara.ledger.proven(ANNA.node)
-        assert (best.seq, best.balance) == (1, START - 100)
-        await anna.crash()
-        await trio.sleep(61)
-        assert await clara.ledger.proven(ANNA.node) == best
-        assert (await clara.ledger.proven(NodeId(b"?" * 32))).balance == 0

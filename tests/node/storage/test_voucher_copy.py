@@ -112,15 +112,19 @@ async def test_a_copy_that_fails_stops_no_earning_and_is_made_whole(tmp_path: Pa
 
 
 async def test_it_stays_compact(tmp_path: Path) -> None:
-    copy = VoucherCopy(tmp_path / "copy", NETWORK, inline=True)
+    bytes_max = 16 << 10
+    copy = VoucherCopy(tmp_path / "copy", NETWORK, inline=True, bytes_max=bytes_max)
     async with store_at(tmp_path / "ayni.db", copy) as store:
         await copy.replay(store)
         one = counted(0, 5)
         await store.put(one)
         size = os.stat(copy.path).st_size - len(HEADER)
-        for _ in range(voucher_copy.FILE_BYTES_MAX // size + 3):
+        for _ in range(bytes_max // size):
             await copy([one])
-        assert os.stat(copy.path).st_size < voucher_copy.FILE_BYTES_MAX // 10
+        assert os.stat(copy.path).st_size > bytes_max - size
+        for _ in range(3):
+            await copy([one])
+        assert os.stat(copy.path).st_size < bytes_max // 10
     assert await replayed(tmp_path, copy.path) == {CHANNELS[0]: 5}
 
 

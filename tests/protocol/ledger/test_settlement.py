@@ -33,7 +33,7 @@ from protocol.ledger.settlement import (
 )
 from protocol.ledger.statement import Commit, Locked, Prepare, Proposal, Report
 from protocol.ledger.sync import Committed, Prepared, Refusal, Reported, Settled
-from protocol.ledger.turns import Turns, turn_answer
+from protocol.ledger.turns import Forgotten, Turns, turn_answer
 from protocol.limits import TURN_MAX
 from tests.protocol.ledger.chains import (
     ANNA,
@@ -52,7 +52,7 @@ DEAL = Deal()
 class Home:
     """One witness at its desk: what is fresh is stored before it is answered."""
 
-    def __init__(self, number: int = 0, deal: Deal = DEAL) -> None:
+    def __init__(self, number: int = 3, deal: Deal = DEAL) -> None:  # It has sealed nothing shown.
         self.deal, self.store = deal, Store(deal.rules)
         self.identity = WITNESSES[number]
         self.turns = Turns(deal.rules, self.identity.node)
@@ -316,3 +316,38 @@ def test_a_seat_comes_back_from_its_bytes():
     for seat in (Seat(), home.seat):
         assert seat_decoded(packed(seat)) == seat
     assert home.seat.report == Report(0, DEAL.id, 2, Locked(1, 35))
+
+
+def test_who_is_shown_its_own_seal_and_does_not_remember_signs_nothing():
+    """Its store is an old copy: it says so once, and its seat is from then on what it was shown."""
+    deal, home = DEAL, Home(0)
+    ask = deal.lock(1, 35)
+    answer = home.turns.answer(ask, home.store, Clock(0))
+    assert isinstance(answer, Forgotten)
+    assert answer.answer.code == Code.FORGOT
+    home.store.seats[deal.id] = answer.seat
+    assert isinstance(home.lock(1, 35), Committed)
+    # Who has prepared it, or has gone further since, remembers.
+    home = Home(0)
+    home.propose(1, 35)
+    assert isinstance(home.lock(1, 35), Committed)
+    late = Home(0)
+    late.ask(2)
+    assert late.lock(1, 35) == Code.OLD_TURN
+    # Nor does another value of that turn pass for its own.
+    other = Home(0)
+    other.propose(1, 20)
+    assert isinstance(other.turns.answer(ask, other.store, Clock(0)), Forgotten)
+
+
+@pytest.mark.parametrize("turn_seen", [2, 4])
+def test_a_seat_that_has_promised_less_than_its_own_reports_is_old(turn_seen):
+    reports = DEAL.reports(turn_seen, None, None, None)
+    home = Home(0)
+    ask = DEAL.propose(turn_seen, 0, reports)
+    answer = home.turns.answer(ask, home.store, DEAL.clock(turn_seen))
+    assert isinstance(answer, Forgotten)
+    home.ask(turn_seen)
+    assert isinstance(home.propose(turn_seen, 0, reports), Prepared)
+    # A stranger to all seals cannot have forgotten any.
+    assert isinstance(Home(3).propose(turn_seen, 0, reports), Prepared)

@@ -46,7 +46,7 @@ def many(witnesses: int, walks: range, *, gates: bool) -> None:
 
 
 @pytest.mark.parametrize("gates", [False, True], ids=["clocks off", "clocks on"])
-@pytest.mark.parametrize(("witnesses", "walks"), [(4, 300), (7, 60), (10, 25)])
+@pytest.mark.parametrize(("witnesses", "walks"), [(4, 200), (7, 40), (10, 20)])
 def test_no_walk_ends_with_two_outcomes_and_one_honest_turn_settles(witnesses, walks, gates):
     many(witnesses, range(walks), gates=gates)
 
