@@ -12,7 +12,7 @@ from node.app.parts import Parts
 from node.app.recovery import OldChannels, Recovery, bring_vouchers_back
 from node.app.shared import Shared
 from node.channels.own import Around as ChannelsAround
-from node.channels.policy import Limits
+from node.channels.policy import Limits, chunk_cost_most
 from node.channels.service import open_channels
 from node.config import ChannelSettings, Config, Paths
 from node.discovery.admission import Member
@@ -49,9 +49,7 @@ from protocol.capacity import Device
 from protocol.identity import Identity
 from protocol.ledger.charter import Charter, charter
 from protocol.ledger.genesis import NetworkFile
-from protocol.limits import CHUNK_TOKENS_MAX
 from protocol.messages import JOB_PROTOCOL
-from protocol.pricing import cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,9 @@ async def compose(ground: Ground, stop: Callable[[], None], steps: Steps) -> Par
     )
     store = _voucher_store(ground, copy)
     await bring_vouchers_back(ground.database, store, copy, rules.network)
-    channels = await open_channels(channels_around, store, partial(_chunk_cost, shared), steps)
+    channels = await open_channels(
+        channels_around, store, lambda: chunk_cost_most(shared.offers()), steps
+    )
     old_channels = OldChannels(ground.database, ledger, channels, channels_around)
     await old_channels.load()
     bills = BillStore(ground.database)
@@ -221,9 +221,3 @@ def _voucher_store(ground: Ground, copy: VoucherCopy | None) -> VoucherStore:
     store = VoucherStore(ground.database, copy)
     copy.live = store.vouchers
     return store
-
-
-def _chunk_cost(shared: Shared) -> int:
-    """What a chunk of the dearest model here costs, in microcredits."""
-    prices = [offer.price_out for offer in shared.offers()]
-    return cost(0, CHUNK_TOKENS_MAX, 0, max(prices, default=0))

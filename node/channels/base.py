@@ -43,10 +43,11 @@ class Spending(Protocol):
         more than it asked for.
         """
 
-    def not_read(self) -> None:
-        """The payee has refused the order before it read the prompt: what was paid ahead is not
-        spent and counts for the next order. Without this call it is spent when the order ends: a
-        payee that has read the prompt, or delivered what never came, counts it so, too."""
+    def return_ahead(self) -> None:
+        """What was paid ahead and is more than the order has cost counts for the next order: the
+        payee has refused this one before it read the prompt, or has the countersigned receipt and
+        is done with it. Without this call it is spent when the order ends: a payee that has read
+        the prompt, or delivered what never came, counts it so, too."""
         return
 
 

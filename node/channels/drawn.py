@@ -15,7 +15,7 @@ class _Order:
     held: int  # What it may cost at most.
     prepaid: int = 0
     cost: int = 0  # Of what has come and was checked.
-    was_read: bool = True
+    keeps_ahead: bool = True
 
     @property
     def due(self) -> int:
@@ -77,14 +77,14 @@ class Drawn:
         before = self.signed
         return self._sign() if self._due > before else None
 
-    def not_read(self, number: int) -> None:
-        """The provider has not read an order's prompt: what was paid ahead for it is not due."""
-        self._orders[number].was_read = False
+    def return_ahead(self, number: int) -> None:
+        """What was paid ahead for an order is due no further than it has cost."""
+        self._orders[number].keeps_ahead = False
 
     def release(self, number: int) -> None:
         """An order is over. What was signed and is not due counts for the orders after it."""
         order = self._orders.pop(number)
-        self._over += order.due if order.was_read else order.cost
+        self._over += order.due if order.keeps_ahead else order.cost
 
     @property
     def _due(self) -> int:

@@ -174,8 +174,8 @@ class _OwnSpending(Spending):
         cumulative = self._drawn.charge(self._number, cost)
         return None if cumulative is None else self._signed(cumulative, order, first_t)
 
-    def not_read(self) -> None:
-        self._drawn.not_read(self._number)
+    def return_ahead(self) -> None:
+        self._drawn.return_ahead(self._number)
 
     def _signed(self, cumulative: int, order: MessageId, first_t: int) -> Signed:
         voucher = Voucher(self._channel, cumulative, voucher_note(order, first_t), NO_LOCK)

@@ -43,7 +43,8 @@ class OwnPayee(Payee, Vouchers):
         chunk_cost: Callable[[], int],
         steps: Steps = no_steps,
     ) -> None:
-        """`chunk_cost` is what a chunk of this node costs at most, in microcredits."""
+        """`chunk_cost` is what a chunk of this node costs at most, in microcredits: the first one
+        of an answer, which bears the price of its prompt."""
         self._around, self._store, self._steps = around, store, steps
         self._chunk_cost = chunk_cost
         self._books: dict[MessageId, Book] = {}

@@ -4,17 +4,21 @@ Amounts are microcredits. The bounds keep a channel's deposit small beside what 
 deposit nothing can be lost, but until its channel is settled it cannot be spent elsewhere.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from protocol.capacity import ModelOffer
 from protocol.ledger.charter import Charter
 from protocol.limits import (
+    CHUNK_TOKENS_MAX,
     COUNT_AHEAD_GRACES,
     SETTLE_AHEAD_GRACES,
     TOPUPS_SHOWN_MAX,
     WINDOW_CHUNKS_MAX,
     WINDOW_CHUNKS_STRANGER,
 )
+from protocol.pricing import cost
 
 DEPOSIT_JOBS: Final = 50  # Of the dearest job that is expected there: a day or two of questions.
 PERCENT: Final = 100
@@ -83,6 +87,18 @@ def may_top_up(topups: int) -> bool:
     return topups < TOPUPS_SHOWN_MAX
 
 
+def chunk_cost_most(offers: Iterable[ModelOffer]) -> int:
+    """What a chunk costs at most where this is for sale: the first of an answer bears the price of
+    the prompt, which may fill the context."""
+    return max(
+        (
+            cost(offer.context_tokens, CHUNK_TOKENS_MAX, offer.price_in, offer.price_out)
+            for offer in offers
+        ),
+        default=0,
+    )
+
+
 def window_chunks(paid: int, chunk_cost: int, turnaround_ms: int) -> int:
     """How many chunks to deliver ahead of a payer's vouchers.
 
@@ -95,7 +111,7 @@ def window_chunks(paid: int, chunk_cost: int, turnaround_ms: int) -> int:
 
 
 def is_stranger(paid: int, chunk_cost: int) -> bool:
-    """Whether a payer has not yet paid for far more than a prompt and a window may cost us."""
+    """Whether a payer has not yet paid for far more than prompts and a window may cost us."""
     return paid < TRUST_SHARE * WINDOW_CHUNKS_STRANGER * max(1, chunk_cost)
 
 

@@ -118,7 +118,7 @@ class ScriptedPayer(Payer):
             yield order
         finally:
             drawn.orders.remove(order)
-            drawn.over += order.cost if order.was_not_read else order.due
+            drawn.over += order.cost if order.is_returned else order.due
 
     def _of(self, channel: ScriptedChannel) -> _Drawn:
         # After a restart the payee says what it holds.
@@ -146,7 +146,7 @@ class _Spending(Spending):
         self._channel, self._drawn, self.held = channel, drawn, held
         self._ahead = 0
         self.cost = 0
-        self.was_not_read = False
+        self.is_returned = False
 
     @property
     def channel(self) -> MessageId:
@@ -169,9 +169,9 @@ class _Spending(Spending):
             return None
         return self._sign(voucher_note(order, first_t))
 
-    def not_read(self) -> None:
+    def return_ahead(self) -> None:
         assert self in self._drawn.orders, "what is not held any more cannot be given back"
-        self.was_not_read = True
+        self.is_returned = True
 
     @property
     def _sum(self) -> int:

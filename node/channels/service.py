@@ -74,6 +74,6 @@ async def open_channels(
     chunk_cost: Callable[[], int],
     steps: Steps = no_steps,
 ) -> Channels:
-    """The channels as the database and the ledger have them; `chunk_cost` is what a chunk of this
-    node costs at most, in microcredits. Raises LocalError UNAVAILABLE where the disk fails."""
+    """The channels as the database and the ledger have them; `chunk_cost` is
+    `policy.chunk_cost_most` of this node. Raises LocalError UNAVAILABLE where the disk fails."""
     return Channels(around, OwnPayer(around), await open_payee(around, store, chunk_cost, steps))

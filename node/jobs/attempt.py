@@ -129,11 +129,12 @@ class Attempt:
     def _cost_max(self) -> int:
         return max(0, self._job.cost_max - self._ask.spent)
 
-    def not_read(self) -> None:
-        """The provider has refused the order before it read the prompt."""
+    def return_ahead(self) -> None:
+        """The provider has not read the prompt of the order, or is done with it and has our
+        receipt: what was paid ahead beyond the cost is free for the next."""
         self.ahead = 0
         if self.spending is not None:
-            self.spending.not_read()
+            self.spending.return_ahead()
 
     async def pay(self, pay: Pay, courier: Courier) -> None:
         """Sign for what came and was checked, and send it; no disk is waited for. Raises

@@ -232,7 +232,7 @@ class _Run:
                 await courier.refuse(attempt.id, RemoteError(code, sentence))
             case Drop(_, is_unread):
                 if is_unread:
-                    attempt.not_read()
+                    attempt.return_ahead()
                 attempt.scope.cancel()
                 await courier.reset()
             case _:
@@ -290,13 +290,15 @@ class _Run:
             return  # Nobody was reached, so there is nothing to show for it.
         code = finished.failures[-1].code if finished.reason == "none" else None
         first_at_ms = self._first_at_ms
+        # Without a receipt the provider keeps what was paid ahead for the prompt.
+        cost = finished.cost if finished.receipt else max(finished.cost, attempt.ahead)
         record = replace(
             self._began(attempt),
             state=state_of(finished.reason, code),
             code=code,
             tokens_in=finished.input_tokens,
             tokens_out=finished.output_tokens,
-            cost_microcredits=Microcredits(max(finished.cost, attempt.ahead)),
+            cost_microcredits=Microcredits(cost),
             ms_first=0 if first_at_ms is None else first_at_ms - self._began_at_ms,
             ms_total=now_ms() - self._began_at_ms,
         )
@@ -310,6 +312,8 @@ class _Run:
             await attempt.courier.close()
             with trio.move_on_after(CLOSE_SECONDS_MAX):
                 await attempt.over.wait()  # The provider hangs up when it has our last word.
+                if finished.receipt is not None:
+                    attempt.return_ahead()  # Its window counts so since before it hung up.
                 return
         attempt.scope.cancel()
         await attempt.courier.reset()

@@ -38,6 +38,7 @@ class Script:
     token_seconds: float = 0.05
     reason: str = "stop"  # Unless the task allows fewer tokens: then "length".
     failure: LocalError | None = None  # Raised in place of the end.
+    prompt_tokens: int | None = None  # Said in the place of what `prompt_ids` gives.
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,8 @@ async def _play(
 ) -> AsyncGenerator[Event, None]:
     await _pass(running, 0)
     raw = b"".join(token.to_bytes(4, "little") for token in prompt)
-    yield Begun(len(prompt), blake2b(raw, digest_size=32).digest())
+    prompt_tokens = len(prompt) if script.prompt_tokens is None else script.prompt_tokens
+    yield Begun(prompt_tokens, blake2b(raw, digest_size=32).digest())
     await _pass(running, script.prompt_seconds)
     for number, text in script.tokens[: task.output_tokens_max]:
         await _pass(running, script.token_seconds)

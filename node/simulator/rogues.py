@@ -295,8 +295,8 @@ class _MiserSpending(Spending):
     def voucher(self, order: MessageId, first_t: int, cost: int) -> Signed | None:
         return None
 
-    def not_read(self) -> None:
-        self._spending.not_read()
+    def return_ahead(self) -> None:
+        self._spending.return_ahead()
 
 
 def miserly(build: Build) -> Build:

@@ -3,15 +3,30 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from node.channels import policy
 from node.channels.policy import Limits, Means
+from protocol.capacity import ModelOffer
 from protocol.ledger.charter import charter
 from protocol.ledger.genesis import genesis_made
 from protocol.ledger.settlement import owner_is_payee, turn
 from protocol.limits import WINDOW_CHUNKS_MAX, WINDOW_CHUNKS_STRANGER
 from tests.protocol.ledger.chains import ANNA
 
+OFFER = ModelOffer(
+    model=bytes(32),
+    name="tiny",
+    kind="chat",
+    mode="native-1/gguf",
+    context_tokens=2048,
+    price_in=500_000,
+    price_out=2_000_000,
+    prefill_millitokens_per_second=1,
+    decode_millitokens_per_second=1,
+    slots=1,
+    slots_free=1,
+)
 AMOUNTS = st.integers(0, 10**13)
 LIMITS = Limits()
 RULES = charter(genesis_made("grace", bytes(16), {ANNA.node: 100}, {ANNA.node}))
@@ -140,3 +155,16 @@ def test_what_is_worth_settling() -> None:
     always = Limits(settle_above=0)
     assert policy.is_worth_settling(always, 1, 10**12)
     assert not policy.is_worth_settling(always, 0, 0)  # There is nothing to settle.
+
+
+def test_a_chunk_may_cost_as_much_as_a_prompt_that_fills_the_context() -> None:
+    dear_to_read = replace(OFFER, price_in=4_000_000, price_out=0)
+    assert policy.chunk_cost_most(()) == 0
+    assert policy.chunk_cost_most([OFFER]) == 1024 + 32
+    assert policy.chunk_cost_most([OFFER, dear_to_read]) == 8192
+
+
+def test_who_has_paid_for_chunks_without_prompts_pays_prompts_first() -> None:
+    most = policy.chunk_cost_most([OFFER])
+    assert policy.is_stranger(40 * 32, most)
+    assert not policy.is_stranger(20 * 2 * most, most)

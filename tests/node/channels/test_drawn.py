@@ -33,7 +33,7 @@ def test_of_a_prompt_that_nobody_read_the_payment_counts_for_the_next_order() ->
     drawn = Drawn(100, 0)
     order = drawn.hold(40)
     drawn.prepay(order, 8)
-    drawn.not_read(order)
+    drawn.return_ahead(order)
     drawn.release(order)
     again = drawn.hold(40)
     assert drawn.prepay(again, 8) == 8  # The same voucher once more.
@@ -112,7 +112,7 @@ class Channel(RuleBasedStateMachine):
     def release(self, data, was_read: bool) -> None:
         number = data.draw(st.sampled_from(sorted(self.held)))
         if not was_read:
-            self.drawn.not_read(number)
+            self.drawn.return_ahead(number)
         self.drawn.release(number)
         cost, ahead = self.cost.pop(number), self.ahead.pop(number)
         self.over += cost

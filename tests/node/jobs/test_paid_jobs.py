@@ -8,11 +8,13 @@ import trio
 import trio.testing
 
 from node.channels.base import PayTerms
+from node.jobs.scripted import Script
 from node.network.memory_weather import Calm
 from node.storage.jobs import Role
 from protocol.errors import Code, LocalError
 from protocol.job.commitment import prompt_size
 from protocol.job.requester_actions import Deliver, Failure, Finished
+from protocol.job.terms import Message, Prompt
 from protocol.ledger.voucher import voucher_note
 from protocol.pricing import cost, prompt_prepaid
 from tests.node.jobs.homes import (
@@ -326,3 +328,21 @@ async def test_a_prompt_that_was_refused_unread_is_not_paid_in_the_end(autojump_
     ahead = prompt_prepaid(prompt_size(job(quinoa).prompt), PRICE_IN)
     assert max(voucher.cumulative for voucher in channel.vouchers) == served.cost > 2 * ahead
     assert 2 * ahead in [voucher.cumulative for voucher in channel.vouchers]
+
+
+async def test_what_was_paid_ahead_beyond_the_cost_counts_for_the_next_job(
+    autojump_clock, tmp_path
+):
+    """A long word is fewer tokens than its bytes let one expect."""
+    world, word = World(), Prompt((Message("user", "a" * 1200),), "", ())
+    script = Script([(1, "b")], prompt_tokens=9)
+    world.channels.terms = PayTerms(2, is_prompt_first=True)
+    async with two_homes(tmp_path, world, script=script) as (_, quinoa):
+        ends = [await end_of(quinoa, job(quinoa, prompt=word)) for _ in range(3)]
+        (channel,) = world.between("quinoa", "maize")
+        ahead = prompt_prepaid(prompt_size(word), PRICE_IN)
+        assert [end.reason for end in ends] == ["stop"] * 3
+        costs = [end.cost for end in ends]
+        assert ahead > costs[0] > 0
+        assert quinoa.payer.signed(channel.id) == sum(costs[:2]) + ahead
+        assert [one.cost_microcredits for one in quinoa.records.records] == costs
