@@ -143,6 +143,11 @@ class CheckpointStore:
             if chains.account(checkpoint.account).seq >= checkpoint.seq:
                 return False
             _adopt(connection, checkpointed, holdings)
+            if checkpoint.account == self._node:
+                # This journal is older than its chain. An entry that it holds for one of those
+                # places is certified there, or never will be: to send it again leads nowhere.
+                connection.execute("INSERT OR IGNORE INTO ledger_state VALUES ('restored', X'')")
+                connection.execute("DELETE FROM ledger_pending WHERE seq <= ?", (checkpoint.seq,))
             return True
 
         return await self._database.write(work)

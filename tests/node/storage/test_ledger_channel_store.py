@@ -195,6 +195,28 @@ async def test_what_was_pruned_is_not_kept_again_unverified(tmp_path: Path) -> N
         assert await store.read(lambda it: it.certified_by_id(paid.id)) is None
 
 
+@pytest.mark.parametrize(("seq", "is_over"), [(2, True), (1, False)])
+async def test_an_own_entry_before_an_adopted_checkpoint_is_sent_no_more(
+    tmp_path: Path, seq: int, is_over: bool
+) -> None:
+    """An old copy has it pending; where its place is certified long since it never will be."""
+    anna = Chain(ANNA)
+    waiting = anna.add(pay(BRUNO, 3))
+    second = anna.add(pay(CLARA, 1))
+    head = {1: waiting, 2: second}[seq]
+    async with open_database(tmp_path / "ayni.db", inline=True) as database:
+        store, checkpoints = LedgerStore(database, CHARTER), CheckpointStore(database, CHARTER, OWN)
+        signed = anna.certified[1 if not is_over else 0].entry
+        entry = entry_opened(signed, CHARTER.network).value
+        await store.write(lambda it: it.sign(signed, entry, None))
+        balance = entry_opened(anna.certified[seq - 1].entry, CHARTER.network).value.balance
+        checkpoint = Checkpoint(0, OWN, seq, head.id, balance, bytes(32))
+        assert await checkpoints.adopt(Checkpointed(checkpoint, ()), ())
+        pending = await store.read(lambda it: it.pending())
+        assert pending == (None if is_over else signed)
+        assert await store.read(lambda it: it.state("restored") is not None)
+
+
 async def pruned(checkpoints: CheckpointStore) -> int:
     after = 0
     while after := await checkpoints.prune(BRUNO.node, after):
